@@ -1,0 +1,133 @@
+"""Which patients train, validate and test: data written down as JSON, not code.
+
+    splits = make_splits(list_patients("kaggle_3m"), seed=0, test_fraction=0.2, validation_fraction=0.1)
+    write_splits("splits.json", splits)
+    validate_splits(read_splits("splits.json"))
+"""
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from lgg_jax.errors import UserError
+
+FORMAT = 1
+SETS = ("train", "validation", "test")
+
+
+def make_splits(
+    patients: pd.DataFrame, seed: int, test_fraction: float, validation_fraction: float, folds: int = 0, fold: int = 0
+) -> dict:
+    """Patients dealt to train, validation and test, stratified by institution and grade.
+
+    Patients are ordered by stratum (a missing grade is one more grade) and within it by a hash of seed and patient;
+    a set takes every so-manyth of that order. So each set mirrors the strata however rare they are, and the outcome
+    depends on nothing but the seed and the patients.
+
+    Args:
+      patients: columns patient, institution, grade (`lgg_mri.list_patients`).
+      seed: another seed, another split.
+      test_fraction, validation_fraction: of all patients, in [0, 1). test_fraction is not used with folds.
+      folds: 0, or the number k of folds: fold 0…k-1 is the test set, each patient in exactly one of them.
+      fold: which of them.
+
+    Returns:
+      {"format", "by", "seed", "folds", "fold", "train", "validation", "test"}; the last three sorted patient ids.
+    """
+    _check_arguments(len(patients), test_fraction, validation_fraction, folds, fold)
+    everyone = _ordered(patients, f"{seed}")
+    test = everyone[fold::folds] if folds else _spread(everyone, test_fraction * len(everyone), f"{seed}")
+    rest = patients[~patients["patient"].isin(test)]
+    purpose = f"{seed} validation {folds} {fold}"
+    validation = _spread(_ordered(rest, purpose), validation_fraction * len(everyone), purpose)
+    train = set(rest["patient"]) - set(validation)
+    splits = {
+        "format": FORMAT, "by": "patient", "seed": seed, "folds": folds, "fold": fold,
+        "train": sorted(train), "validation": sorted(validation), "test": sorted(test),
+    }  # fmt: skip
+    validate_splits(splits, patients["patient"])
+    return splits
+
+
+def _check_arguments(count, test_fraction, validation_fraction, folds, fold):
+    if not (0 <= test_fraction < 1 and 0 < validation_fraction < 1):
+        wrong = f"test_fraction {test_fraction} and validation_fraction {validation_fraction}"
+        raise UserError(f"cannot split by {wrong}", "pass fractions between 0 and 1")
+    if folds and not 2 <= folds <= count:
+        raise UserError(f"cannot deal {count} patients into {folds} folds", f"pass 0 or 2 to {count} folds")
+    if not 0 <= fold < max(folds, 1):
+        raise UserError(f"there is no fold {fold} of {folds}", "count folds from 0")
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def _ordered(patients: pd.DataFrame, purpose: str) -> list[str]:
+    grades = patients["grade"].fillna(-1).astype(float)
+    rows = zip(patients["institution"], grades, patients["patient"], strict=True)
+    return [patient for *_, patient in sorted(rows, key=lambda row: (*row[:2], _hash(f"{purpose} {row[2]}")))]
+
+
+def _spread(ordered: list[str], count: float, purpose: str) -> list[str]:
+    """About `count` (at least one, if above 0) evenly spaced entries, from a start that follows from `purpose`."""
+    count = min(max(round(count), int(count > 0)), len(ordered))
+    start = _hash(purpose) / 2**64
+    return [ordered[int((i + start) * len(ordered) / count)] for i in range(count)]
+
+
+def write_splits(path, splits: dict) -> None:
+    """Written beside and renamed, so that no reader meets half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(splits, indent=1) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_splits(path) -> dict:
+    """A validated splits file; UserError when it is missing, no JSON or not a split."""
+    try:
+        splits = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read splits from {path} ({error})", "pass a file that write_splits wrote") from error
+    validate_splits(splits, where=str(path))
+    return splits
+
+
+def validate_splits(splits: dict, patients: Iterable[str] | None = None, where: str = "splits") -> None:
+    """Refuses a split that leaks, lacks a set or, given `patients`, names one that is not among them.
+
+    `where` opens the message: the file that the splits came from.
+    """
+    remedy = f'expected {{"format": {FORMAT}, "by": "patient", "train": [ids], "validation": [ids], "test": [ids]}}'
+    if not isinstance(splits, dict) or splits.get("format") != FORMAT or splits.get("by") != "patient":
+        raise UserError(f"{where}: not a split by patient of format {FORMAT}", remedy)
+    for name in SETS:
+        _check_set(splits.get(name), f"{where}: {name}", remedy)
+    for first, second in itertools.combinations(SETS, 2):
+        for patient in sorted(set(splits[first]) & set(splits[second])):
+            wrong = f"{where}: patient {patient} is both in {first} and in {second}"
+            raise UserError(wrong, "leave each patient in one set")
+    for name in ("train", "validation"):
+        if not splits[name]:
+            raise UserError(f"{where}: {name} has no patients", "change the fractions or the number of folds")
+    if patients is not None:
+        unknown = sorted({patient for name in SETS for patient in splits[name]} - set(patients))
+        if unknown:
+            raise UserError(f"{where}: patients that are not in the data: {', '.join(unknown[:5])}", "make new splits")
+
+
+def _check_set(ids, where: str, remedy: str) -> None:
+    if not isinstance(ids, list) or not all(isinstance(patient, str) for patient in ids):
+        raise UserError(f"{where} is no list of patient ids", remedy)
+    if len(set(ids)) < len(ids):
+        raise UserError(f"{where} has patient {max(ids, key=ids.count)} twice", "name each patient once")

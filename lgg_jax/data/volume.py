@@ -1,0 +1,138 @@
+"""One patient's scan, and the geometry and intensities that training and prediction share.
+
+    geometry = find_geometry(volume.image, size=128)
+    inputs = network_images(volume.image, geometry)          # (slice, 128, 128, channel) float32
+    ...
+    probability = input_grid(network_probability, geometry)  # (slice, height, width) float32, on the scan's own grid
+"""
+
+import dataclasses
+
+import numpy as np
+from PIL import Image
+
+CHANNELS = ("pre-contrast", "FLAIR", "post-contrast")
+FLAIR = 1
+_MARGIN = 0.04  # of the head's longer side, kept around it so that a tumour at the rim is never cut
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """A scan as it is stored on disk, slices in anatomical order.
+
+    Attributes:
+      patient: identifier, the same in splits.json and cases.csv.
+      image: (slice, height, width, channel), uint8, int16 or float32; channels are T1, FLAIR, T1 with contrast.
+      mask: (slice, height, width) bool, tumour; None where nobody has drawn one.
+      slice_index: (slice,) int32, the number each slice has in its file name.
+      clinical: values of `data.clinical.FIELDS`, None where missing.
+    """
+
+    patient: str
+    image: np.ndarray
+    mask: np.ndarray | None
+    slice_index: np.ndarray
+    clinical: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Geometry:
+    """The square of the input grid that the network sees, in pixels; it may reach over the image's edge.
+
+    Attributes:
+      top, left, side: the square, the same for every slice of a volume.
+      height, width: the input grid.
+      size: pixels of the network's grid along each side.
+    """
+
+    top: int
+    left: int
+    side: int
+    height: int
+    width: int
+    size: int
+
+
+def foreground(image: np.ndarray) -> np.ndarray:
+    """(slice, height, width) bool: where the brightest channel exceeds a tenth of the volume's 99th percentile."""
+    brightest = image.max(axis=-1)
+    return brightest > 0.1 * np.percentile(brightest, 99)
+
+
+def find_geometry(image: np.ndarray, size: int, crop: bool = True) -> Geometry:
+    """The square around the head in all slices (or, without `crop`, around the whole image).
+
+    Rows and columns count as head where at least 1 % of the longer side is foreground in some slice, so that
+    single noisy pixels do not widen the square.
+    """
+    _, height, width, _ = image.shape
+    top, left, bottom, right = 0, 0, height, width
+    if crop:
+        head = foreground(image)
+        enough = max(1, round(0.01 * max(height, width)))
+        rows = np.flatnonzero((head.sum(axis=2) >= enough).any(axis=0))
+        columns = np.flatnonzero((head.sum(axis=1) >= enough).any(axis=0))
+        if len(rows) and len(columns):
+            top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+    side = max(bottom - top, right - left)
+    side += 2 * round(_MARGIN * side) if crop else 0
+    return Geometry((top + bottom - side) // 2, (left + right - side) // 2, side, height, width, size)
+
+
+def normalise(image: np.ndarray) -> np.ndarray:
+    """Each channel of a whole volume to zero mean and unit deviation over the head, float32.
+
+    Intensities are first clipped to the head's 0.5th and 99.5th percentile: MRI has no unit, and a few bright
+    vessels or a bright rim must not set the scale. A slice is never normalised alone (the brightness of a tumour
+    is relative to the whole brain, and empty slices at the top would be blown up).
+    """
+    head = foreground(image)
+    values = image[head] if head.any() else image.reshape(-1, image.shape[-1])
+    low, high = np.percentile(values, [0.5, 99.5], axis=0)
+    clipped = np.clip(values, low, high)
+    mean, deviation = clipped.mean(axis=0), clipped.std(axis=0)
+    scaled = (np.clip(image, low, high) - mean) / np.maximum(deviation, 1e-6)
+    return scaled.astype(np.float32)
+
+
+def network_images(image: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Normalised slices on the network's grid: (slice, size, size, channel) float32."""
+    return _to_square(normalise(image), geometry)
+
+
+def network_masks(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """The share of each network pixel that the mask covers: (slice, size, size) float32 in [0, 1]."""
+    return _to_square(mask[..., None].astype(np.float32), geometry)[..., 0]
+
+
+def input_grid(values: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Network-grid values (slice, size, size) back on the input grid (slice, height, width); 0 outside the square."""
+    g = geometry
+    output = np.zeros((len(values), g.height, g.width), np.float32)
+    rows = slice(max(g.top, 0), min(g.top + g.side, g.height))
+    columns = slice(max(g.left, 0), min(g.left + g.side, g.width))
+    for plane, result in zip(values, output, strict=True):
+        square = _resize(plane, g.side)
+        result[rows, columns] = square[
+            rows.start - g.top : rows.stop - g.top, columns.start - g.left : columns.stop - g.left
+        ]
+    return output
+
+
+def _to_square(planes: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """(slice, height, width, channel) cut to the square (edge values beyond the image) and resized."""
+    g = geometry
+    before = (max(0, -g.top), max(0, -g.left))
+    after = (max(0, g.top + g.side - g.height), max(0, g.left + g.side - g.width))
+    padded = np.pad(planes, ((0, 0), (before[0], after[0]), (before[1], after[1]), (0, 0)), mode="edge")
+    top, left = g.top + before[0], g.left + before[1]
+    square = padded[:, top : top + g.side, left : left + g.side]
+    output = np.empty((len(planes), g.size, g.size, planes.shape[-1]), np.float32)
+    for index, channel in np.ndindex(len(planes), planes.shape[-1]):
+        output[index, ..., channel] = _resize(square[index, ..., channel], g.size)
+    return output
+
+
+def _resize(plane: np.ndarray, size: int) -> np.ndarray:
+    """Triangle filter, widened when shrinking (no aliasing): Pillow does both, and keeps corners aligned."""
+    return np.asarray(Image.fromarray(np.ascontiguousarray(plane)).resize((size, size), Image.Resampling.BILINEAR))
