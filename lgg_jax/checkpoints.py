@@ -1,0 +1,143 @@
+"""Saving and restoring: the only file that knows Orbax.
+
+    with Checkpoints(workdir) as checkpoints:
+        checkpoints.save(step, state, progress, score)         # returns at once, written in the background
+    variables, step = restore_variables(workdir)               # on any machine; the best step by default
+
+`checkpoints/<step>/` appears under its name only when it is whole; the latest and the best by score are kept, and
+the one before goes only after the next is there.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from lgg_jax.errors import UserError
+from lgg_jax.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What the loop, beside the state, must know to go on as if it had never stopped."""
+
+    best_score: float = float("-inf")
+    best_step: int = -1
+    stale: int = 0  # validations since the best
+
+    def after(self, step: int, score: float) -> "Progress":
+        """With one more validation; of two equal scores the later counts as the best."""
+        if score >= self.best_score:
+            return Progress(score, step, 0)
+        return dataclasses.replace(self, stale=self.stale + 1)
+
+
+class Checkpoints:
+    """The checkpoints of one run, as a context manager that waits for the last to be written."""
+
+    def __init__(self, workdir: str | Path):
+        policy = preservation_policy.AnyPreservationPolicy(
+            [
+                preservation_policy.LatestN(1),
+                preservation_policy.BestN(
+                    get_metric_fn=lambda metrics: metrics["score"], n=1, keep_checkpoints_without_metrics=False
+                ),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+        self._manager = ocp.CheckpointManager(_folder(workdir), options=options, item_names=("state", "progress"))
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind, *_):
+        try:
+            self._manager.close()
+        except Exception as error:
+            if kind is None:
+                raise _write_failed(self._manager.directory, error) from error
+
+    def latest_step(self) -> int | None:
+        """The newest whole checkpoint, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, progress: Progress, score: float | None) -> None:
+        """Starts to write; first waits for the save before, and raises UserError where that one failed."""
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(dataclasses.asdict(progress))
+        )
+        metrics = None if score is None else {"score": score}
+        try:
+            self._manager.wait_until_finished()
+            self._manager.save(step, args=items, metrics=metrics, force=True)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _write_failed(self._manager.directory, error) from error
+
+    def wait(self) -> None:
+        """Until everything is on disk."""
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _write_failed(self._manager.directory, error) from error
+
+    def restore(self, step: int, state: TrainState) -> tuple[TrainState, Progress]:
+        """State and progress of `step`; `state` gives the structure, shapes and placement."""
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
+        try:
+            items = self._manager.restore(
+                step,
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore()),
+            )
+        except (ValueError, KeyError) as error:
+            raise UserError(
+                f"{self._manager.directory / str(step)} does not fit this config's model and optimizer"
+                f" ({_first_line(error)})",
+                "use the config of the workdir, or another workdir",
+            ) from error
+        return items["state"], Progress(**items["progress"])
+
+
+def restore_variables(workdir: str | Path, step: int | None = None) -> tuple[dict, int]:
+    """The weights to evaluate, on this machine's first device, whatever they were saved on.
+
+    Args:
+      workdir: of a training run.
+      step: which checkpoint; None is the best by validation, or the latest where none was validated.
+
+    Returns:
+      {"params", "batch_stats"} and the step.
+    """
+    folder = _folder(workdir)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no checkpoints", "pass the --workdir of a training that has saved one")
+    options = ocp.CheckpointManagerOptions(
+        read_only=True, best_fn=lambda metrics: metrics["score"], keep_checkpoints_without_metrics=True
+    )
+    with ocp.CheckpointManager(folder, options=options, item_names=("state", "progress")) as manager:
+        steps = manager.all_steps(read=True)
+        if step is None:
+            step = manager.best_step() if manager.best_step() is not None else manager.latest_step()
+        if step not in steps:
+            raise UserError(f"{folder}: no checkpoint of step {step}", f"there are {sorted(steps)}")
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        saved = manager.item_metadata(step)["state"]
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved.tree)
+        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
+    return state["ema"] or {"params": state["params"], "batch_stats": state["batch_stats"]}, step
+
+
+def _folder(workdir: str | Path) -> Path:
+    return Path(workdir).absolute() / "checkpoints"
+
+
+def _write_failed(folder, error: Exception) -> UserError:
+    return UserError(
+        f"{folder}: a checkpoint could not be written ({_first_line(error)})",
+        "free space or mend the folder and give the same command again: it goes on from the last whole checkpoint",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

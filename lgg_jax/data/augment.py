@@ -1,0 +1,130 @@
+"""Augmentation of one slice and its mask, a pure function of (slice, mask, seed).
+
+    image, mask = augment(image, mask, seed=tf.constant([config.seed, example_number], tf.int64), config=config.augment)
+
+Rotation, flips, random resized crop and elastic deformation are composed into one map of coordinates and image and
+mask are sampled through it together, once: they cannot come apart, and nothing is blurred twice. Each kind draws
+from its own random stream, so that switching one off leaves the others as they were.
+"""
+
+import ml_collections
+import tensorflow as tf
+
+from lgg_jax.data.volume import FLAIR
+
+STREAMS = ("rotation", "crop", "horizontal", "vertical", "elastic", "field", "brightness", "contrast", "missing")
+
+
+def augment(
+    image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, config: ml_collections.ConfigDict
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Augments one example.
+
+    Args:
+      image: (height, width, channel) float32, normalised.
+      mask: (height, width) float32 in [0, 1], the share of the pixel that is tumour.
+      seed: (2,) int64, stands for the example's place in the training run.
+      config: `config.augment`.
+
+    Returns:
+      image and mask of the same shapes.
+    """
+    streams = {name: tf.random.experimental.stateless_fold_in(seed, i) for i, name in enumerate(STREAMS)}
+    if _is_geometric(config):
+        rows, columns = _coordinates(tf.shape(image)[0], tf.shape(image)[1], streams, config)
+        both = _sample(tf.concat([image, mask[..., None]], axis=-1), rows, columns)
+        image, mask = both[..., :-1], both[..., -1]
+    image = _missing_sequence(image, streams["missing"], config.missing_sequence)
+    return _intensity(image, streams, config), mask
+
+
+def _is_geometric(config: ml_collections.ConfigDict) -> bool:
+    flips = config.flip_horizontal or config.flip_vertical
+    return bool(flips or config.rotation_degrees or config.elastic or tuple(config.crop_scale) != (1.0, 1.0))
+
+
+def _coordinates(height, width, streams, config) -> tuple[tf.Tensor, tf.Tensor]:
+    """For each output pixel the input row and column it is sampled from, two (height, width) float32."""
+    shape = tf.cast(tf.stack([height, width]), tf.float32)
+    y = tf.linspace(-1.0, 1.0, height)[:, None] * tf.ones([1, width])
+    x = tf.linspace(-1.0, 1.0, width)[None, :] * tf.ones([height, 1])
+    y *= _sign(streams["vertical"], config.flip_vertical)
+    x *= _sign(streams["horizontal"], config.flip_horizontal)
+    scale_y, scale_x, offset_y, offset_x = tf.unstack(_crop(streams["crop"], config.crop_scale))
+    y, x = y * scale_y + offset_y, x * scale_x + offset_x
+    angle = _uniform(streams["rotation"], -1.0, 1.0) * config.rotation_degrees * (3.14159265 / 180)
+    y, x = tf.cos(angle) * y - tf.sin(angle) * x, tf.sin(angle) * y + tf.cos(angle) * x
+    rows, columns = (y + 1) / 2 * (shape[0] - 1), (x + 1) / 2 * (shape[1] - 1)
+    if config.elastic:
+        shift = _elastic(height, width, streams, config)
+        rows, columns = rows + shift[..., 0] * shape[0], columns + shift[..., 1] * shape[1]
+    return rows, columns
+
+
+def _crop(seed: tf.Tensor, scale_range: tuple[float, float]) -> tf.Tensor:
+    """(scale_y, scale_x, offset_y, offset_x): a window of `scale` times the side, within the slice where it fits.
+
+    The two sides differ by up to 10 %: heads do.
+    """
+    low, high = scale_range
+    if low == high == 1.0:
+        return tf.constant([1.0, 1.0, 0.0, 0.0])
+    scale, ratio, y, x = tf.unstack(tf.random.stateless_uniform([4], seed))
+    scale = low + (high - low) * scale
+    ratio = 1 + 0.1 * (ratio - 0.5) * 2 if high - low > 0.15 else tf.constant(1.0)
+    room = tf.maximum(1 - scale, 0.0)
+    return tf.stack([scale * tf.sqrt(ratio), scale / tf.sqrt(ratio), (2 * y - 1) * room, (2 * x - 1) * room])
+
+
+def _elastic(height, width, streams, config) -> tf.Tensor:
+    """(height, width, 2) displacements as shares of the side: smooth noise from a 6×6 grid (Simard et al. 2003)."""
+    grid = tf.random.stateless_normal([1, 6, 6, 2], streams["field"]) * config.elastic_share
+    active = tf.cast(_uniform(streams["elastic"], 0.0, 1.0) < config.elastic, tf.float32)
+    return active * tf.image.resize(grid, tf.stack([height, width]), method="bicubic")[0]
+
+
+def _sample(planes: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Bilinear samples of planes (height, width, channel) at (rows, columns); edge values beyond the edge."""
+    shape = tf.shape(planes)
+    height, width = shape[0], shape[1]
+    rows = tf.clip_by_value(rows, 0.0, tf.cast(height - 1, tf.float32))
+    columns = tf.clip_by_value(columns, 0.0, tf.cast(width - 1, tf.float32))
+    top, left = tf.cast(tf.floor(rows), tf.int32), tf.cast(tf.floor(columns), tf.int32)
+    down, right = (rows - tf.floor(rows))[..., None], (columns - tf.floor(columns))[..., None]
+    bottom, end = tf.minimum(top + 1, height - 1), tf.minimum(left + 1, width - 1)
+    flat = tf.reshape(planes, [height * width, -1])
+
+    def at(row, column):
+        return tf.gather(flat, row * width + column)
+
+    upper = at(top, left) * (1 - right) + at(top, end) * right
+    lower = at(bottom, left) * (1 - right) + at(bottom, end) * right
+    return tf.ensure_shape(upper * (1 - down) + lower * down, planes.shape)
+
+
+def _missing_sequence(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """With `probability`, FLAIR in place of pre-contrast, post-contrast or both, as the data set fills them."""
+    if not probability:
+        return image
+    drawn, kind = tf.unstack(tf.random.stateless_uniform([2], seed))
+    choice = tf.where(drawn < probability, tf.cast(tf.floor(kind * 3), tf.int32), 3)
+    source = tf.constant([[FLAIR, 1, 2], [0, 1, FLAIR], [FLAIR, 1, FLAIR], [0, 1, 2]])
+    return tf.gather(image, source[choice], axis=-1)
+
+
+def _intensity(image: tf.Tensor, streams, config) -> tf.Tensor:
+    """Brightness (a shift, in standard deviations of the volume) and contrast (a factor), drawn for each channel."""
+    channels = [image.shape[-1]]
+    if config.contrast:
+        image *= tf.random.stateless_uniform(channels, streams["contrast"], 1 - config.contrast, 1 + config.contrast)
+    if config.brightness:
+        image += tf.random.stateless_uniform(channels, streams["brightness"], -config.brightness, config.brightness)
+    return image
+
+
+def _uniform(seed: tf.Tensor, low: float, high: float) -> tf.Tensor:
+    return tf.random.stateless_uniform([], seed, low, high)
+
+
+def _sign(seed: tf.Tensor, probability: float) -> tf.Tensor:
+    return tf.where(_uniform(seed, 0.0, 1.0) < probability, -1.0, 1.0)

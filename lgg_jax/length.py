@@ -1,0 +1,53 @@
+"""How long a run is: steps, epochs or minutes, resolved once into a number of steps.
+
+Minutes become steps through the rate that is measured on throw-away steps before the run starts. The number is
+written to `length.json`: the schedule and every resume use that number, never the clock.
+"""
+
+import time
+from collections.abc import Callable
+
+import ml_collections
+
+from lgg_jax.errors import UserError
+
+_MEASURED = 12  # steps
+_CHOICE = 4  # choosing the post-processing at the end costs about so many validations
+
+
+def steps_without_clock(config: ml_collections.ConfigDict, num_slices: int) -> int | None:
+    """Steps by `config.num_steps` or `config.epochs`; None where `config.minutes` decides."""
+    given = {name: config[name] for name in ("num_steps", "epochs", "minutes") if config[name]}
+    if len(given) != 1 or min(given.values()) < 0:
+        raise UserError(
+            f"the length of the training is {given or 'not given'}",
+            "set exactly one of config.train.num_steps, config.train.epochs and config.train.minutes",
+        )
+    if "epochs" in given:
+        return max(1, round(config.epochs * num_slices / config.batch_size))
+    return config.num_steps or None
+
+
+def measure_steps(
+    config: ml_collections.ConfigDict, step: Callable[[], object], validate: Callable[[], object], started: float
+) -> int:
+    """The number of steps that, with their validations, end `config.minutes` after `started`.
+
+    Args:
+      config: `config.train`.
+      step: does one throw-away training step and waits for it.
+      validate: does one validation.
+      started: `time.monotonic()` when the command began.
+    """
+    step()
+    validate()  # both once before the clock runs: compilation
+    a_step = _seconds(lambda: [step() for _ in range(_MEASURED)]) / _MEASURED
+    a_validation = _seconds(validate)
+    left = config.minutes * 60 - (time.monotonic() - started) - _CHOICE * a_validation
+    return max(1, int(left / (a_step + a_validation / config.eval_every)))
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    start = time.monotonic()
+    function()
+    return time.monotonic() - start

@@ -1,0 +1,116 @@
+"""What a training step changes, and the optimizer that changes it.
+
+    optimizer = create_optimizer(config.optimizer, num_steps)
+    state = create_state(config, model, optimizer, sample)
+"""
+
+import flax
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from flax import linen as nn
+from flax import traverse_util
+
+from lgg_jax.errors import UserError
+
+STREAMS = {"init": 0, "dropout": 1}
+
+
+@flax.struct.dataclass
+class TrainState:
+    """An ordinary pytree, the same on every device.
+
+    Attributes:
+      step: () int32, updates done so far; every random number of the next step derives from it.
+      params, batch_stats: the model's variables.
+      opt_state: of the optimizer.
+      ema: {"params", "batch_stats"} averaged over steps, or None.
+    """
+
+    step: jax.Array
+    params: dict
+    batch_stats: dict
+    opt_state: optax.OptState
+    ema: dict | None
+
+    def variables(self) -> dict:
+        """What evaluation uses: the averaged weights where there are any."""
+        return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def stream_key(seed: int, step: jax.Array | int, stream: str) -> jax.Array:
+    """The key of a named random stream at a step: derived, never stored, so it is never lost at a resume."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), STREAMS[stream])
+
+
+def create_state(
+    config: ml_collections.ConfigDict,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    sample: jax.Array,
+    variables: dict | None = None,
+) -> TrainState:
+    """A state at step 0, from `variables` where given, else initialised on `sample` (batch, height, width, channel)."""
+    if variables is None:
+        init = jax.jit(model.init, static_argnames="train")
+        variables = init(stream_key(config.seed, 0, "init"), sample, train=False)
+    # The training step reuses the memory of its state: nothing in it may be shared, with the caller or within.
+    variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+    ema = jax.tree.map(jnp.copy, variables) if config.optimizer.ema_decay else None
+    params, batch_stats = jax.tree.map(jnp.copy, (variables["params"], variables["batch_stats"]))
+    return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), ema)
+
+
+def create_schedule(config: ml_collections.ConfigDict, num_steps: int) -> optax.Schedule:
+    """Learning rate by step: linear warm-up, then constant or a half cosine to zero at `num_steps`."""
+    if config.schedule == "constant":
+        main = optax.constant_schedule(config.learning_rate)
+    elif config.schedule == "cosine":
+        main = optax.cosine_decay_schedule(config.learning_rate, max(1, num_steps - config.warmup_steps))
+    else:
+        raise UserError(
+            f"config.optimizer.schedule={config.schedule!r} is not known", "use 'constant' or 'cosine'"
+        )
+    warmup = optax.linear_schedule(0.0, config.learning_rate, max(1, config.warmup_steps))
+    return optax.join_schedules([warmup, main], [config.warmup_steps])
+
+
+def create_optimizer(config: ml_collections.ConfigDict, num_steps: int) -> optax.GradientTransformation:
+    """Adam or AdamW by `config.optimizer`, after clipping; modules named in `frozen` get no update."""
+    schedule = create_schedule(config, num_steps)
+    if config.name == "adam":
+        update = optax.adam(schedule)
+    elif config.name == "adamw":
+        update = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_kernels)
+    else:
+        raise UserError(f"config.optimizer.name={config.name!r} is not known", "use 'adam' or 'adamw'")
+    if config.clip_norm:
+        update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    if config.frozen:
+        labels = {True: optax.set_to_zero(), False: update}
+        update = optax.partition(labels, lambda params: _frozen(params, tuple(config.frozen)))
+    return update
+
+
+def update_ema(ema: dict | None, variables: dict, step: jax.Array, decay: float) -> dict | None:
+    """ema·d + variables·(1 − d), d rising to `decay` as (1 + step) / (10 + step) so that the start is forgotten."""
+    if ema is None:
+        return None
+    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    return optax.incremental_update(variables, ema, rate)
+
+
+def _kernels(params: dict) -> dict:
+    """True for kernels: decaying biases and normalisation scales only hurts (He et al. 2019)."""
+    return traverse_util.path_aware_map(lambda path, _: path[-1] == "kernel", params)
+
+
+def _frozen(params: dict, names: tuple[str, ...]) -> dict:
+    unknown = set(names) - set(params)
+    if unknown:
+        raise UserError(
+            f"config.optimizer.frozen names {sorted(unknown)}, which the model does not have",
+            f"choose from {', '.join(sorted(params))}",
+        )
+    return traverse_util.path_aware_map(lambda path, _: path[0] in names, params)

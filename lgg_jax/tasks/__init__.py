@@ -1,0 +1,22 @@
+"""What differs between tasks. A task is a module with the functions that train.py and evaluate.py call:
+
+    load(volumes, config)                        -> training slices for `data.pipeline`
+    loss(config.loss, logits, batch, all_sum)    -> (loss, {name: (sum, count)})
+    validate(predict, variables, cases)          -> (score, {name: value})
+    choose(predict, variables, cases, config)    -> inference.Postprocessing, chosen on validation
+    evaluate(predict, variables, cases, chosen)  -> (metrics, rows, masks)
+"""
+
+from types import ModuleType
+
+from lgg_jax.errors import UserError
+from lgg_jax.tasks import segmentation
+
+_TASKS = {"segmentation": segmentation}
+
+
+def get(name: str) -> ModuleType:
+    """The module of `config.task`."""
+    if name not in _TASKS:
+        raise UserError(f"config.task={name!r} is not known", f"use one of {', '.join(_TASKS)}")
+    return _TASKS[name]

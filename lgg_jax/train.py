@@ -1,0 +1,200 @@
+"""Training: a pure step, and the loop around it.
+
+    python -m lgg_jax train --config=configs/unet.py --workdir=W --config.data.dir=DIR [--config.any.field=value]
+
+The same command again goes on where the last one stopped, whatever stopped it.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from absl import flags
+from flax import linen as nn
+from ml_collections import config_flags
+
+from lgg_jax import inference, length, logs, models, parallel, tasks
+from lgg_jax import state as state_lib
+from lgg_jax import workdir as workdir_lib
+from lgg_jax.checkpoints import Checkpoints, Progress, restore_variables
+from lgg_jax.data import dataset, pipeline
+from lgg_jax.errors import UserError
+from lgg_jax.state import TrainState
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Flags of the verb `train`."""
+    config_flags.DEFINE_config_file("config", None, "The config file, such as configs/unet.py.", flag_values)
+    flags.DEFINE_string("workdir", None, "Where the run keeps everything.", flag_values=flag_values)
+    flags.DEFINE_bool("distributed", False, "Join the other processes of a multi-host run.", flag_values=flag_values)
+    flags.mark_flags_as_required(["config", "workdir"], flag_values)
+
+
+def main(flag_values: flags.FlagValues) -> int:
+    """The verb `train`."""
+    if flag_values.distributed:
+        parallel.initialize()
+    train(flag_values.config, flag_values.workdir)
+    return 0
+
+
+def make_train_step(
+    config: ml_collections.ConfigDict, model: nn.Module, optimizer: optax.GradientTransformation
+) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+    """train_step(state, batch) → (state, metrics), for one device's share of the global batch.
+
+    The batch is computed in `config.optimizer.accumulation` parts, one after the other. Metrics are
+    {name: (sum, count)} over the global batch, and `grad_norm`.
+    """
+    task, parts = tasks.get(config.task), config.optimizer.accumulation
+
+    def loss_fn(params, batch_stats, part, rng):
+        logits, updated = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            part["image"],
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": rng},
+        )
+        loss, metrics = task.loss(config.loss, logits, part, parallel.all_sum)
+        return loss, (updated.get("batch_stats", {}), metrics)
+
+    def train_step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        rng = parallel.device_key(state_lib.stream_key(config.seed, state.step, "dropout"))
+
+        batch_stats, gradients, metrics = state.batch_stats, [], []
+        # Unrolled, not `lax.scan`: XLA's CPU backend runs convolutions within a loop far slower.
+        for index in range(parts):
+            part = jax.tree.map(lambda x, i=index: jnp.split(x, parts)[i], batch)
+            gradient, (batch_stats, metric) = jax.grad(loss_fn, has_aux=True)(
+                state.params, batch_stats, part, jax.random.fold_in(rng, index)
+            )
+            gradients.append(gradient)
+            metrics.append(metric)
+        gradients, metrics = (jax.tree.map(lambda *x: sum(x), *trees) for trees in (gradients, metrics))
+        gradients = parallel.all_mean(jax.tree.map(lambda g: g / parts, gradients))
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state_lib.update_ema(
+            state.ema, {"params": params, "batch_stats": batch_stats}, state.step, config.optimizer.ema_decay
+        )
+        metrics["grad_norm"] = (optax.global_norm(gradients), jnp.ones(()))
+        return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
+
+    return train_step
+
+
+def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
+    """Trains to the end or to SIGTERM, from where `workdir` stands; then chooses the post-processing on validation."""
+    started = time.monotonic()
+    parallel.check_batch(config.train.batch_size, config.optimizer.accumulation)
+    task, workdir = tasks.get(config.task), workdir_lib.claim(workdir, config)
+    slices, cases = load_data(config, workdir)
+    predict = inference.make_predictor(models.create_model(config.model), config.eval.batch_size)
+    initial = restore_variables(config.init_from)[0] if config.init_from else None
+
+    def start(num_steps: int) -> tuple[Callable, TrainState]:
+        model = models.create_model(config.model, parallel.AXIS)
+        optimizer = state_lib.create_optimizer(config.optimizer, num_steps)
+        state = state_lib.create_state(config, model, optimizer, slices.image[:1], initial)
+        return parallel.map_step(make_train_step(config, model, optimizer)), state
+
+    def validate(state: TrainState) -> tuple[float, dict]:
+        return task.validate(predict, parallel.to_local(state.variables()), cases)
+
+    num_steps = resolve_length(config, workdir, slices, start, validate, started)
+    train_step, state = start(num_steps)
+    with parallel.Preemption() as preemption, Checkpoints(workdir) as checkpoints:
+        # The order of a resume: a checkpoint of this workdir wins over `init_from`, which wins over new weights.
+        # The input needs nothing (a step is a position), nor do the random streams (derived from the step).
+        step, progress = checkpoints.latest_step() or 0, Progress()
+        if step:
+            state, progress = checkpoints.restore(step, state)
+        with logs.Logger(workdir / "logs", step, num_steps) as logger:
+            for batch in pipeline.train_batches(slices, config, step, num_steps, *parallel.host()):
+                if 0 < config.train.patience <= progress.stale:
+                    logger.note(f"stopping early: {progress.stale} validations without a new best")
+                    break
+                state, metrics = train_step(state, parallel.shard(batch))
+                step += 1
+                logger.add(metrics)
+                stop, due, score = preemption.reached(step), due_after(step, num_steps, config.train), None
+                if stop or any(due.values()):
+                    check_finite(logger.flush(step), step, workdir)
+                if due["eval"]:
+                    score, values = validate(state)
+                    progress = progress.after(step, score)
+                    logger.scalars(step, "validation", values)
+                    logger.images(step, task.pictures(predict, parallel.to_local(state.variables()), cases))
+                if stop or due["checkpoint"] or progress.best_step == step:
+                    checkpoints.save(step, state, progress, score)
+                if stop:
+                    checkpoints.wait()
+                    logger.note(f"stopped by SIGTERM at step {step}, which is saved; the same command goes on from it")
+                    return
+    finish(config, workdir, task, predict, cases)
+
+
+def due_after(step: int, num_steps: int, config: ml_collections.ConfigDict) -> dict[str, bool]:
+    """Which of log, eval and checkpoint come after `step`; all of them at the end."""
+    every = {"log": config.log_every, "eval": config.eval_every, "checkpoint": config.checkpoint_every}
+    return {name: step == num_steps or step % interval == 0 for name, interval in every.items()}
+
+
+def check_finite(means: dict[str, float], step: int, workdir: Path) -> None:
+    """UserError where the loss or its gradient is no longer a number: called before anything is saved."""
+    bad = [name for name, mean in means.items() if not math.isfinite(mean)]
+    if bad:
+        raise UserError(
+            f"the training diverged at or before step {step} ({', '.join(bad)} not finite); {workdir}/checkpoints"
+            " keeps the last good checkpoint",
+            "start another workdir with a smaller config.optimizer.learning_rate or with config.optimizer.clip_norm=1",
+        )
+
+
+def load_data(config: ml_collections.ConfigDict, workdir: Path) -> tuple[pipeline.Slices, list[inference.Case]]:
+    """Slices of the training patients, and this host's share of the validation patients."""
+    splits = dataset.resolve_splits(config, workdir / "splits.json")
+    slices = pipeline.load_slices(dataset.load_volumes(config.data, splits["train"]), config.data)
+    mine = parallel.my_share(splits["validation"])
+    cases = [inference.prepare_case(scan, config.data) for scan in dataset.load_volumes(config.data, mine)]
+    return slices, cases
+
+
+def resolve_length(config, workdir: Path, slices: pipeline.Slices, start, validate, started: float) -> int:
+    """The number of steps, written down in length.json by the first run and read from it ever after."""
+    path = workdir / "length.json"
+    if path.exists():
+        return workdir_lib.read_json(path, "remove the workdir and start again")["num_steps"]
+    num_steps = length.steps_without_clock(config.train, len(slices.image))
+    if num_steps is None:
+        train_step, state = start(1)
+        batches = pipeline.train_batches(slices, config, 0, 10**6, *parallel.host())
+
+        def step():
+            nonlocal state
+            state, metrics = train_step(state, parallel.shard(next(batches)))
+            jax.block_until_ready(metrics)
+
+        num_steps = length.measure_steps(config.train, step, lambda: validate(state), started)
+        num_steps = parallel.from_first_host(num_steps)
+    if parallel.is_first_host():
+        workdir_lib.write_json(path, {"num_steps": num_steps})
+    return num_steps
+
+
+def finish(config, workdir: Path, task, predict: inference.Predictor, cases: list[inference.Case]) -> None:
+    """Chooses threshold, flips and clean-up for the best weights on validation, into postprocess.json."""
+    variables, step = restore_variables(workdir)
+    chosen, score = task.choose(predict, variables, cases, config.eval)
+    if parallel.is_first_host():
+        content = {**dataclasses.asdict(chosen), "step": step, "validation_volume_dice": score}
+        workdir_lib.write_json(workdir / "postprocess.json", content)
+        print(f"best step {step}: validation volume Dice {score:.4f} with {chosen}")
+        print(f"next: python -m lgg_jax evaluate --workdir={workdir}")
