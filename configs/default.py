@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.data.splits = ""  # a splits.json to use; "": split by patient, as below
     config.data.test_fraction = 0.2
     config.data.validation_fraction = 0.1
+    config.data.validation_patients = ()  # these validate, as far as they are there, all others train; no test set
     config.data.folds = 0  # k > 0: test is fold `fold` of k
     config.data.fold = 0
 

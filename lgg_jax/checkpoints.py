@@ -112,18 +112,21 @@ def restore_variables(workdir: str | Path, step: int | None = None) -> tuple[dic
     folder = _folder(workdir)
     if not folder.is_dir():
         raise UserError(f"{folder}: no checkpoints", "pass the --workdir of a training that has saved one")
-    options = ocp.CheckpointManagerOptions(
-        read_only=True, best_fn=lambda metrics: metrics["score"], keep_checkpoints_without_metrics=True
-    )
-    with ocp.CheckpointManager(folder, options=options, item_names=("state", "progress")) as manager:
-        steps = manager.all_steps(read=True)
+    handlers = {"state": ocp.StandardCheckpointHandler(), "progress": ocp.JsonCheckpointHandler()}
+    options = ocp.CheckpointManagerOptions(create=False)
+    with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
+        steps = sorted(manager.all_steps())
+        if not steps:
+            raise UserError(f"{folder}: no checkpoint yet", "let the training save one first")
         if step is None:
-            step = manager.best_step() if manager.best_step() is not None else manager.latest_step()
+            only_progress = ocp.args.Composite(progress=ocp.args.JsonRestore())
+            best = manager.restore(steps[-1], args=only_progress)["progress"]["best_step"]
+            step = best if best in steps else steps[-1]
         if step not in steps:
-            raise UserError(f"{folder}: no checkpoint of step {step}", f"there are {sorted(steps)}")
+            raise UserError(f"{folder}: no checkpoint of step {step}", f"choose from {steps}")
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        saved = manager.item_metadata(step)["state"]
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved.tree)
+        saved = manager.item_metadata(step)["state"].tree
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved)
         state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
     return state["ema"] or {"params": state["params"], "batch_stats": state["batch_stats"]}, step
 

@@ -72,7 +72,7 @@ def make_predictor(model: nn.Module, batch_size: int) -> Predictor:
 
 
 def case_probability(predict: Predictor, variables: dict, case: Case, flip_tta: bool) -> np.ndarray:
-    """Tumour probability on the scan's grid, (slice, height, width) float32; the mean over left-right flips if asked."""
+    """Probability of tumour on the scan's grid, (slice, height, width) float32; `flip_tta`: mean with its mirror's."""
     probability = predict(variables, case.images)
     if flip_tta:
         flipped = predict(variables, case.images[:, :, ::-1])

@@ -24,6 +24,7 @@ from lgg_jax import state as state_lib
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.checkpoints import Checkpoints, Progress, restore_variables
 from lgg_jax.data import dataset, pipeline
+from lgg_jax.data import splits as splits_lib
 from lgg_jax.errors import UserError
 from lgg_jax.state import TrainState
 
@@ -94,8 +95,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     """Trains to the end or to SIGTERM, from where `workdir` stands; then chooses the post-processing on validation."""
     started = time.monotonic()
     parallel.check_batch(config.train.batch_size, config.optimizer.accumulation)
-    task, workdir = tasks.get(config.task), workdir_lib.claim(workdir, config)
-    slices, cases = load_data(config, workdir)
+    task, workdir = tasks.get(config.task), Path(workdir).absolute()
+    workdir_lib.check(workdir, config)
+    resumed = workdir_lib.started(workdir)
+    splits = dataset.checked(splits_lib.read_splits(workdir / "splits.json"), config) if resumed else (
+        dataset.resolve_splits(config)
+    )
+    slices, cases = load_data(config, splits)
     predict = inference.make_predictor(models.create_model(config.model), config.eval.batch_size)
     initial = restore_variables(config.init_from)[0] if config.init_from else None
 
@@ -108,8 +114,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     def validate(state: TrainState) -> tuple[float, dict]:
         return task.validate(predict, parallel.to_local(state.variables()), cases)
 
-    num_steps = resolve_length(config, workdir, slices, start, validate, started)
+    num_steps = (
+        workdir_lib.num_steps(workdir) if resumed else resolve_length(config, slices, start, validate, started)
+    )
     train_step, state = start(num_steps)
+    parallel.barrier("every host has looked whether this is a resume")
+    if not resumed and parallel.is_first_host():
+        workdir_lib.begin(workdir, config, splits, num_steps)
     with parallel.Preemption() as preemption, Checkpoints(workdir) as checkpoints:
         # The order of a resume: a checkpoint of this workdir wins over `init_from`, which wins over new weights.
         # The input needs nothing (a step is a position), nor do the random streams (derived from the step).
@@ -158,20 +169,16 @@ def check_finite(means: dict[str, float], step: int, workdir: Path) -> None:
         )
 
 
-def load_data(config: ml_collections.ConfigDict, workdir: Path) -> tuple[pipeline.Slices, list[inference.Case]]:
+def load_data(config: ml_collections.ConfigDict, splits: dict) -> tuple[pipeline.Slices, list[inference.Case]]:
     """Slices of the training patients, and this host's share of the validation patients."""
-    splits = dataset.resolve_splits(config, workdir / "splits.json")
     slices = pipeline.load_slices(dataset.load_volumes(config.data, splits["train"]), config.data)
     mine = parallel.my_share(splits["validation"])
     cases = [inference.prepare_case(scan, config.data) for scan in dataset.load_volumes(config.data, mine)]
     return slices, cases
 
 
-def resolve_length(config, workdir: Path, slices: pipeline.Slices, start, validate, started: float) -> int:
-    """The number of steps, written down in length.json by the first run and read from it ever after."""
-    path = workdir / "length.json"
-    if path.exists():
-        return workdir_lib.read_json(path, "remove the workdir and start again")["num_steps"]
+def resolve_length(config, slices: pipeline.Slices, start, validate, started: float) -> int:
+    """The number of steps of a new run, from `config.train`; for minutes, by trying steps that are thrown away."""
     num_steps = length.steps_without_clock(config.train, len(slices.image))
     if num_steps is None:
         train_step, state = start(1)
@@ -183,10 +190,7 @@ def resolve_length(config, workdir: Path, slices: pipeline.Slices, start, valida
             jax.block_until_ready(metrics)
 
         num_steps = length.measure_steps(config.train, step, lambda: validate(state), started)
-        num_steps = parallel.from_first_host(num_steps)
-    if parallel.is_first_host():
-        workdir_lib.write_json(path, {"num_steps": num_steps})
-    return num_steps
+    return parallel.from_first_host(num_steps)
 
 
 def finish(config, workdir: Path, task, predict: inference.Predictor, cases: list[inference.Case]) -> None:

@@ -43,28 +43,41 @@ def read_config(workdir: str | Path) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(read_json(Path(workdir) / "config.json", remedy))
 
 
-def claim(workdir: str | Path, config: ml_collections.ConfigDict) -> Path:
-    """Makes the folder and writes config.json; refuses a folder that holds a run of another config."""
-    path = Path(workdir)
-    content = json.loads(config.to_json())
-    if (path / "config.json").exists():
-        before = _flat(read_json(path / "config.json", "remove the workdir or pass another --workdir"))
-        now = _flat(content)
-        changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in _MAY_DIFFER]
-        if changed:
-            listing = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed[:4])
-            raise UserError(
-                f"{path} holds a run of another config ({listing}{' …' * (len(changed) > 4)})",
-                "pass another --workdir, or the config of that run to go on with it",
-            )
-        return path
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file", "pass a folder as --workdir")
+def num_steps(workdir: Path) -> int:
+    """How many steps the run in `workdir` has."""
+    return read_json(workdir / "length.json", "remove the workdir and start again")["num_steps"]
+
+
+def started(workdir: Path) -> bool:
+    """Whether a run has begun here: config.json is the last of the three files that `begin` writes."""
+    return (workdir / "config.json").exists()
+
+
+def check(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Refuses a folder that holds a run of another config, or that is no folder."""
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"{workdir} is a file", "pass a folder as --workdir")
+    if not started(workdir):
+        return
+    before = _flat(read_json(workdir / "config.json", "remove the workdir or pass another --workdir"))
+    now = _flat(json.loads(config.to_json()))
+    changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in _MAY_DIFFER]
+    if changed:
+        listing = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed[:4])
+        raise UserError(
+            f"{workdir} holds a run of another config ({listing}{', …' * (len(changed) > 4)})",
+            "pass another --workdir, or the config of that run to go on with it",
+        )
+
+
+def begin(workdir: Path, config: ml_collections.ConfigDict, splits: dict, num_steps: int) -> None:
+    """Writes down what every resume and evaluation goes by; nothing is written before the run is known to work."""
     try:
-        write_json(path / "config.json", content)
+        write_json(workdir / "splits.json", splits)
+        write_json(workdir / "length.json", {"num_steps": num_steps})
+        write_json(workdir / "config.json", json.loads(config.to_json()))
     except OSError as error:
-        raise UserError(f"cannot write to {path} ({error})", "pass another --workdir or free space") from error
-    return path
+        raise UserError(f"cannot write to {workdir} ({error})", "pass another --workdir or free space") from error
 
 
 def _flat(content: dict, prefix: str = "") -> dict:

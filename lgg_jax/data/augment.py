@@ -34,8 +34,8 @@ def augment(
         rows, columns = _coordinates(tf.shape(image)[0], tf.shape(image)[1], streams, config)
         both = _sample(tf.concat([image, mask[..., None]], axis=-1), rows, columns)
         image, mask = both[..., :-1], both[..., -1]
-    image = _missing_sequence(image, streams["missing"], config.missing_sequence)
-    return _intensity(image, streams, config), mask
+    image = _intensity(image, streams, config)
+    return _missing_sequence(image, streams["missing"], config.missing_sequence), mask
 
 
 def _is_geometric(config: ml_collections.ConfigDict) -> bool:
@@ -64,16 +64,15 @@ def _coordinates(height, width, streams, config) -> tuple[tf.Tensor, tf.Tensor]:
 def _crop(seed: tf.Tensor, scale_range: tuple[float, float]) -> tf.Tensor:
     """(scale_y, scale_x, offset_y, offset_x): a window of `scale` times the side, within the slice where it fits.
 
-    The two sides differ by up to 10 %: heads do.
+    Where the range is wide, the two sides differ by up to 10 %: heads do. A narrow range means the scale alone.
     """
     low, high = scale_range
     if low == high == 1.0:
         return tf.constant([1.0, 1.0, 0.0, 0.0])
     scale, ratio, y, x = tf.unstack(tf.random.stateless_uniform([4], seed))
-    scale = low + (high - low) * scale
-    ratio = 1 + 0.1 * (ratio - 0.5) * 2 if high - low > 0.15 else tf.constant(1.0)
-    room = tf.maximum(1 - scale, 0.0)
-    return tf.stack([scale * tf.sqrt(ratio), scale / tf.sqrt(ratio), (2 * y - 1) * room, (2 * x - 1) * room])
+    ratio = tf.sqrt(1 + 0.1 * (2 * ratio - 1)) if high - low > 0.15 else tf.constant(1.0)
+    sides = (low + (high - low) * scale) * tf.stack([ratio, 1 / ratio])
+    return tf.concat([sides, (2 * tf.stack([y, x]) - 1) * tf.maximum(1 - sides, 0.0)], axis=0)
 
 
 def _elastic(height, width, streams, config) -> tf.Tensor:

@@ -1,6 +1,6 @@
 """The data set that a config names: its patients, their volumes, and who trains, validates and tests.
 
-    splits = resolve_splits(config, workdir / "splits.json")
+    splits = resolve_splits(config)
     for volume in load_volumes(config.data, splits["test"]):
         ...
 """
@@ -10,7 +10,6 @@ from pathlib import Path
 
 import ml_collections
 
-from lgg_jax import parallel
 from lgg_jax.data import lgg_mri
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.data.volume import Volume
@@ -22,19 +21,27 @@ def load_volumes(config: ml_collections.ConfigDict, patients: Iterable[str] | No
     return lgg_mri.load_volumes(data_folder(config), config.cache_dir, patients)
 
 
-def resolve_splits(config: ml_collections.ConfigDict, path: Path) -> dict:
-    """The run's splits: those already written at `path`, else those `config.data` asks for, then written there."""
+def resolve_splits(config: ml_collections.ConfigDict) -> dict:
+    """The splits of a new run.
+
+    The first of: those of the run in `config.init_from`, the file `config.data.splits`, the named
+    `config.data.validation_patients`, a new split by patient.
+    """
     everyone = lgg_mri.list_patients(data_folder(config.data))
-    if path.exists():
-        splits = splits_lib.read_splits(path)
-    elif config.data.splits:
-        splits = splits_lib.read_splits(config.data.splits)
-    else:
-        fractions = config.data.test_fraction, config.data.validation_fraction
-        splits = splits_lib.make_splits(everyone, config.seed, *fractions, config.data.folds, config.data.fold)
-    splits_lib.validate_splits(splits, everyone["patient"])
-    if parallel.is_first_host() and not path.exists():
-        splits_lib.write_splits(path, splits)
+    if config.init_from:
+        # A fine-tuning phase keeps the split: else patients it was trained on before would come to be tested.
+        return checked(splits_lib.read_splits(Path(config.init_from) / "splits.json"), config)
+    if config.data.splits:
+        return checked(splits_lib.read_splits(config.data.splits), config)
+    if config.data.validation_patients:
+        return splits_lib.splits_by_validation(everyone, config.data.validation_patients)
+    fractions = config.data.test_fraction, config.data.validation_fraction
+    return splits_lib.make_splits(everyone, config.seed, *fractions, config.data.folds, config.data.fold)
+
+
+def checked(splits: dict, config: ml_collections.ConfigDict) -> dict:
+    """The splits, if all their patients are in the data."""
+    splits_lib.validate_splits(splits, lgg_mri.list_patients(data_folder(config.data))["patient"])
     return splits
 
 

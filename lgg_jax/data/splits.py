@@ -54,6 +54,18 @@ def make_splits(
     return splits
 
 
+def splits_by_validation(patients: pd.DataFrame, validation: Iterable[str]) -> dict:
+    """The named patients, as far as they are among `patients`, validate; all others train; the test set is empty."""
+    everyone = set(patients["patient"])
+    validation = everyone & set(validation)
+    splits = {
+        "format": FORMAT, "by": "patient",
+        "train": sorted(everyone - validation), "validation": sorted(validation), "test": [],
+    }  # fmt: skip
+    validate_splits(splits, everyone)
+    return splits
+
+
 def _check_arguments(count, test_fraction, validation_fraction, folds, fold):
     if not (0 <= test_fraction < 1 and 0 < validation_fraction < 1):
         wrong = f"test_fraction {test_fraction} and validation_fraction {validation_fraction}"

@@ -1,10 +1,11 @@
 """What differs between tasks. A task is a module with the functions that train.py and evaluate.py call:
 
-    load(volumes, config)                        -> training slices for `data.pipeline`
     loss(config.loss, logits, batch, all_sum)    -> (loss, {name: (sum, count)})
     validate(predict, variables, cases)          -> (score, {name: value})
-    choose(predict, variables, cases, config)    -> inference.Postprocessing, chosen on validation
-    evaluate(predict, variables, cases, chosen)  -> (metrics, rows, masks)
+    pictures(predict, variables, cases)          -> {name: (n, height, width, 3) uint8}
+    choose(predict, variables, cases, config)    -> (inference.Postprocessing, score), chosen on validation
+    evaluate(predict, variables, cases, chosen)  -> (metrics, table, draw)
+    headline(metrics)                            -> a few lines for a person
 """
 
 from types import ModuleType

@@ -2,13 +2,18 @@
 
 import dataclasses
 import itertools
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+import pandas as pd
+import tqdm
 
-from lgg_jax import figures, inference, losses, metrics, parallel
+from lgg_jax import figures, inference, losses, metrics, parallel, scoring
+from lgg_jax.data import clinical, volume
 from lgg_jax.errors import UserError
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -60,7 +65,7 @@ def validate(predict: inference.Predictor, variables: dict, cases: list[inferenc
 
 
 def pictures(predict: inference.Predictor, variables: dict, cases: list[inference.Case]) -> dict[str, np.ndarray]:
-    """The slice with most tumour of this host's first validation case, truth and prediction outlined: {patient: (1, …)}."""
+    """{patient: (1, height, width, 3) uint8} of the first case: its slice with most tumour, both masks outlined."""
     drawn = {}
     for case in cases[:1]:
         index = int(case.scan.mask.sum(axis=(1, 2)).argmax())
@@ -92,6 +97,65 @@ def choose(
     scores = np.nanmean(table[~np.isnan(table).all(axis=1)], axis=0)
     best = int(np.argmax(scores))
     return options[best], float(scores[best])
+
+
+def evaluate(
+    predict: inference.Predictor, variables: dict, cases: Iterable[inference.Case], chosen: inference.Postprocessing
+) -> tuple[dict, pd.DataFrame, Callable[[Path], None]]:
+    """Scores whole volumes on their own grid.
+
+    Args:
+      cases: read one at a time, so that a data set of any size fits.
+
+    Returns:
+      The body of metrics.json, the table of cases.csv (a row a patient), and a function that draws the figures
+      into a folder.
+    """
+    rows, slices = [], []
+    for case in tqdm.tqdm(cases, unit="volume", disable=None):
+        scan = case.scan
+        mask = chosen.mask(inference.case_probability(predict, variables, case, chosen.flip_tta))
+        rows.append(patient_columns(scan) | scoring.score_case(mask, scan.mask, scan.image))
+        slices.append(figures.key_slice(scan.patient, rows[-1]["volume_dice"], scan.image, scan.mask, mask))
+    table = pd.DataFrame(rows)
+
+    def draw(folder: Path) -> None:
+        if table["volume_dice"].notna().any():
+            figures.overlay_grid(slices, folder / "overlays.png")
+            figures.dice_distribution(table, folder / "dice.png")
+
+    return scoring.summarise(table) | {"postprocessing": dataclasses.asdict(chosen)}, table, draw
+
+
+def headline(result: dict) -> str:
+    """What a person wants to know first, from the body of metrics.json."""
+    dice, distance = result["volume_dice"], result["hd95_px"]
+    if not dice["n"]:
+        return f"no volume has tumour, drawn or predicted ({result['both_empty']} volumes)"
+    interval = "" if dice["ci95"] is None else " [{:.4f}, {:.4f}]".format(*dice["ci95"])
+    return (
+        f"volume Dice: mean {dice['mean']:.4f}{interval} (95 %), median {dice['median']:.4f}, n = {dice['n']};"
+        f" both masks empty and so not counted: {result['both_empty']}\n"
+        f"HD95: median {distance['median']:.1f} px, mean {distance['mean']:.1f} px,"
+        f" {result['hd95_one_empty']} of them with one mask empty\n"
+        f"slice Dice: {_mean(result['slice_dice_tumour'])} on slices with tumour,"
+        f" {_mean(result['slice_dice_all'])} on all"
+        f" (all background would score {result['all_background_slice_dice']:.4f})"
+    )
+
+
+def patient_columns(scan: volume.Volume) -> dict:
+    """The first columns of cases.csv: who the patient is."""
+    grade = scan.clinical.get("grade")
+    return {
+        "patient": scan.patient,
+        "institution": clinical.institution(scan.patient),
+        "grade": None if grade is None else int(grade),
+    }
+
+
+def _mean(summary: dict) -> str:
+    return "–" if summary["mean"] is None else f"{summary['mean']:.4f}"
 
 
 def _dice(prediction: np.ndarray, truth: np.ndarray) -> float:

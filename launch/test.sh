@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# The whole test suite in an environment of its own:  bash launch/test.sh [pytest arguments]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source launch/environment.sh
+make_environment test
+.venv/bin/ruff check .
+.venv/bin/python -m pytest "$@"

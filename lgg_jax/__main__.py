@@ -1,0 +1,113 @@
+"""`python -m lgg_jax VERB --flag=value …`: picks the verb, nothing else.
+
+Exit codes: 0 done, 1 `check` found an error in the data, 2 something the user can mend, said in one line.
+"""
+
+import importlib
+import os
+import re
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from lgg_jax.errors import UserError
+
+VERBS = {
+    "check": ("lgg_jax.data.integrity", "is this data set whole? what is odd in it?"),
+    "synthesize": ("lgg_jax.data.synthetic", "write phantom data in the kaggle_3m layout"),
+    "train": ("lgg_jax.train", "train, or go on with a training"),
+    "evaluate": ("lgg_jax.evaluate", "score a restored checkpoint: metrics.json, cases.csv, figures"),
+}
+NEED_TENSORFLOW = ("train", "evaluate")
+
+
+def usage() -> str:
+    """What `--help` prints without a verb."""
+    verbs = "\n".join(f"  {name:12}{what}" for name, (_, what) in VERBS.items())
+    return f"usage: python -m lgg_jax VERB --flag=value …\n\n{verbs}\n\npython -m lgg_jax VERB --help has the flags."
+
+
+def run() -> None:
+    """The console script: runs the verb and ends with its exit code."""
+    try:
+        sys.exit(main(sys.argv))
+    except UserError as error:
+        print(f"lgg_jax: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("lgg_jax: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def main(argv: list[str]) -> int:
+    """Runs `argv[1]` with the flags after it and returns the exit code."""
+    if len(argv) > 1 and argv[1] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    verb = argv[1] if len(argv) > 1 else None
+    if verb not in VERBS:
+        wrong = f"{verb!r} is not a verb" if verb else "no verb given"
+        raise UserError(wrong, f"use one of {', '.join(VERBS)}, or --help")
+    sys.path.append(str(Path(__file__).parents[1]))  # where `configs` is, from whatever folder this is called
+    if verb in NEED_TENSORFLOW and not {"-h", "--help"} & set(argv):
+        import_tensorflow()
+    module = importlib.import_module(VERBS[verb][0])
+    values = parse(module, argv)
+    return 0 if values is None else module.main(values)
+
+
+def parse(module, argv: list[str]) -> flags.FlagValues | None:
+    """The verb's flags, or None after printing them for `--help`."""
+    values = flags.FlagValues()
+    known = set(values)
+    module.define_flags(values)
+    own = [name for name in values if name not in known]
+    if {"-h", "--help"} & set(argv[2:]):
+        listing = "\n".join(f"  --{name}: {values[name].help} (default: {values[name].value!r})" for name in own)
+        print(f"{module.__doc__.strip()}\n\nflags:\n{listing}")
+        return None
+    try:
+        rest = values(argv[1:])
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        # ml_collections raises what it meets: a field that does not exist, a config file that is not there.
+        raise UserError(explain(error, argv), f"see python -m lgg_jax {argv[1]} --help") from error
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]!r} is not a flag", "write flags as --name=value")
+    return values
+
+
+def explain(error: Exception, argv: list[str]) -> str:
+    """One line on why the flags did not parse."""
+    for word in argv:
+        path = word.removeprefix("--config=").split(":")[0]
+        if path != word and not Path(path).is_file():
+            return f"no such config file: {path}"
+    line = " ".join(str(error).replace("\\n", " ").replace("\\", "").split()).rstrip(".")
+    unknown = re.match(r"\W*'(\w+)'\W*(?=Did)", line)
+    return f"no config field is named {unknown[1]!r} ({line[unknown.end() :].strip("'")})" if unknown else line
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow without its start-up notes, and keeps it off the accelerators.
+
+    It is only the input pipeline here: it would take all of a GPU's memory from JAX, and its oneDNN kernels would
+    make the pipeline's numbers depend on the processor. Its C++ side writes to file descriptor 2 before any of its
+    settings count, so that is turned away while it loads; a Python error is raised as ever.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    kept = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow as tf
+
+        tf.config.set_visible_devices([], "GPU")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,300 @@
+"""Augmentation: image and mask stay together, each kind does what its config says, and everything follows the seed.
+
+Where a test wants to know what was done to the geometry, the image holds its own coordinates: bilinear sampling of
+a linear ramp is exact, so the output tells for each pixel where it came from.
+"""
+
+import ml_collections
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import ndimage
+
+from configs import default
+from lgg_jax.data.augment import augment
+
+SIZE = 32
+OFF = {
+    "rotation_degrees": 0.0, "flip_horizontal": 0.0, "flip_vertical": 0.0, "crop_scale": (1.0, 1.0),
+    "brightness": 0.0, "contrast": 0.0, "elastic": 0.0, "missing_sequence": 0.0,
+}  # fmt: skip
+GEOMETRIC = {
+    "rotation": {"rotation_degrees": 30.0},
+    "horizontal": {"flip_horizontal": 1.0},
+    "vertical": {"flip_vertical": 1.0},
+    "crop": {"crop_scale": (0.7, 1.2)},
+    "elastic": {"elastic": 1.0, "elastic_share": 0.04},
+}
+ALL = {name: value for fields in GEOMETRIC.values() for name, value in fields.items()}
+INTENSITY = {"brightness": 0.2, "contrast": 0.2}
+
+
+def config(**fields) -> ml_collections.ConfigDict:
+    """Everything off but `fields`."""
+    result = default.get_config().augment
+    result.update(OFF | fields)
+    return result
+
+
+def run(image, mask, seeds=range(1), **fields) -> tuple[np.ndarray, np.ndarray]:
+    """Images (seed, height, width, 3) and masks (seed, height, width) for the example numbers `seeds`."""
+    image, mask = tf.constant(image, tf.float32), tf.constant(mask, tf.float32)
+    chosen = config(**fields)
+
+    def example(number):
+        return augment(image, mask, tf.stack([tf.constant(7, tf.int64), number]), chosen)
+
+    numbers = tf.data.Dataset.from_tensor_slices(np.array(seeds, np.int64))
+    mapped = numbers.map(tf.autograph.experimental.do_not_convert(example)).batch(len(seeds))
+    images, masks = mapped.get_single_element()
+    return images.numpy(), masks.numpy()
+
+
+def ramps(size=SIZE) -> np.ndarray:
+    """(size, size, 3): row, column and their product."""
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    return np.stack([y, x, y * x], axis=-1)
+
+
+def sources(seeds=range(1), **fields) -> np.ndarray:
+    """(seed, SIZE, SIZE, 2): row and column of the input that each output pixel shows."""
+    return run(ramps(), np.zeros((SIZE, SIZE)), seeds, **fields)[0][..., :2]
+
+
+def noise(seed=0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(SIZE, SIZE, 3)).astype(np.float32)
+
+
+def lopsided() -> np.ndarray:
+    mask = np.zeros((SIZE, SIZE), np.float32)
+    mask[6:14, 5:25] = mask[6:24, 5:11] = 1
+    return mask
+
+
+@pytest.mark.parametrize("fields", [*GEOMETRIC.values(), ALL], ids=[*GEOMETRIC, "all"])
+def test_image_and_mask_move_together(fields):
+    image, mask = noise(), lopsided()
+    image[..., 1] = mask
+    images, masks = run(image, mask, range(8), **fields)
+    np.testing.assert_array_equal(images[..., 1], masks)
+    assert all(np.abs(moved - mask).mean() > 0.005 for moved in masks)
+
+
+def test_all_off_is_the_identity():
+    images, masks = run(noise(), lopsided())
+    np.testing.assert_array_equal(images[0], noise())
+    np.testing.assert_array_equal(masks[0], lopsided())
+
+
+def test_no_draw_of_a_kind_is_the_identity():
+    """The sampler itself changes nothing where it has nothing to do."""
+    images, masks = run(noise(), lopsided(), flip_horizontal=1e-9)
+    np.testing.assert_allclose(images[0], noise(), atol=1e-5)
+    np.testing.assert_allclose(masks[0], lopsided(), atol=1e-5)
+
+
+@pytest.mark.parametrize("name, axis", [("flip_horizontal", 1), ("flip_vertical", 0)])
+def test_flips_are_mirrors(name, axis):
+    images, masks = run(noise(), lopsided(), **{name: 1.0})
+    np.testing.assert_allclose(images[0], np.flip(noise(), axis), atol=1e-5)
+    np.testing.assert_allclose(masks[0], np.flip(lopsided(), axis), atol=1e-5)
+
+
+def test_flips_of_an_image_that_is_not_square():
+    image, mask = noise()[:20], lopsided()[:20]
+    images, masks = run(image, mask, flip_horizontal=1.0, flip_vertical=1.0)
+    np.testing.assert_allclose(images[0], image[::-1, ::-1], atol=1e-5)
+    np.testing.assert_allclose(masks[0], mask[::-1, ::-1], atol=1e-5)
+
+
+def test_flips_happen_as_often_as_the_config_says():
+    flipped = sources(range(300), flip_horizontal=0.25)[:, 0, 0, 1] > SIZE / 2
+    assert 0.17 < flipped.mean() < 0.33
+
+
+def angles(seeds, degrees: float) -> np.ndarray:
+    """By how many degrees each output is turned, from where a pixel right of the centre came from."""
+    centre = (SIZE - 1) / 2
+    source = sources(seeds, rotation_degrees=degrees)[:, SIZE // 2, SIZE // 2 + 8] - centre
+    place = np.array([0.5, 8.5])
+    turned = np.arctan2(source[:, 0], source[:, 1]) - np.arctan2(*place)
+    np.testing.assert_allclose(np.hypot(*source.T), np.hypot(*place), rtol=1e-4)  # nothing is stretched
+    return np.degrees(turned)
+
+
+def test_rotation_is_that_of_scipy():
+    seeds, centre = range(5), (SIZE - 1) / 2
+    image, mask = ndimage.gaussian_filter(noise(), (1, 1, 0)), lopsided()
+    images, masks = run(image, mask, seeds, rotation_degrees=40.0)
+    for angle, turned, turned_mask in zip(np.radians(angles(seeds, 40.0)), images, masks, strict=True):
+        matrix = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        offset = centre - matrix @ [centre, centre]
+        for plane, result in ((image[..., 2], turned[..., 2]), (mask, turned_mask)):
+            expected = ndimage.affine_transform(plane, matrix, offset, order=1, mode="nearest")
+            np.testing.assert_allclose(result, expected, atol=2e-3)
+
+
+def test_rotation_moves_a_marker_where_it_belongs():
+    """A marker right of the centre, turned by a: at the same distance, a further round."""
+    mask = np.zeros((SIZE, SIZE), np.float32)
+    mask[14:18, 24:28] = 1
+    _, masks = run(noise(), mask, range(6), rotation_degrees=90.0)
+    for angle, turned in zip(angles(range(6), 90.0), masks, strict=True):
+        y, x = np.array(ndimage.center_of_mass(turned)) - (SIZE - 1) / 2
+        assert np.degrees(np.arctan2(y, x)) == pytest.approx(-angle, abs=2)
+        assert np.hypot(y, x) == pytest.approx(10, abs=0.3)
+
+
+def test_rotation_is_uniform_within_its_range():
+    drawn = angles(range(400), 20.0)
+    assert np.abs(drawn).max() <= 20.001
+    assert drawn.min() < -19 and drawn.max() > 19
+    counts, _ = np.histogram(drawn, bins=4, range=(-20, 20))
+    assert counts.min() > 70
+
+
+def crop_windows(low: float, high: float) -> np.ndarray:
+    """(seed, 2, 2): first and last row and column of the window, in sides from 0 to 1, read off the middle."""
+    maps = sources(range(300), crop_scale=(low, high)) / (SIZE - 1)
+    middle = slice(SIZE // 2 - 2, SIZE // 2 + 2)
+    step = np.stack([np.diff(maps[:, middle, 16, 0]).mean(1), np.diff(maps[:, 16, middle, 1]).mean(1)], 1) * (SIZE - 1)
+    centre = np.stack([maps[:, 15:17, 16, 0].mean(1), maps[:, 16, 15:17, 1].mean(1)], 1)
+    return np.stack([centre - step / 2, centre + step / 2], -1)
+
+
+def test_crop_scale_and_proportion():
+    windows = crop_windows(0.8, 1.1)
+    sides = windows[..., 1] - windows[..., 0]
+    scale, ratio = np.sqrt(sides.prod(axis=1)), sides[:, 0] / sides[:, 1]
+    assert 0.8 - 1e-3 < scale.min() < 0.82 and 1.08 < scale.max() < 1.1 + 1e-3
+    assert 0.9 - 1e-3 < ratio.min() < 0.92 and 1.08 < ratio.max() < 1.1 + 1e-3
+
+
+def test_crop_stays_within_the_slice_where_it_fits():
+    windows = crop_windows(0.6, 1.1)
+    sides = windows[..., 1] - windows[..., 0]
+    fits = sides <= 1
+    assert windows[fits].min() > -1e-3 and windows[fits].max() < 1 + 1e-3
+    assert windows[fits][:, 0].min() < 0.01 and windows[fits][:, 1].max() > 0.99
+    np.testing.assert_allclose(windows[~fits].mean(axis=1), 0.5, atol=1e-3)
+
+
+def test_a_narrow_crop_range_keeps_the_proportion():
+    windows = crop_windows(0.95, 1.05)
+    sides = windows[..., 1] - windows[..., 0]
+    np.testing.assert_allclose(sides[:, 0], sides[:, 1], atol=1e-3)
+    assert 0.95 - 1e-3 < sides.min() < 0.96 and 1.04 < sides.max() < 1.05 + 1e-3
+
+
+def test_elastic_moves_pixels_a_little_and_smoothly():
+    shifts = sources(range(60), elastic=1.0, elastic_share=0.02) - ramps()[..., :2]
+    assert np.isfinite(shifts).all()
+    inner = shifts[:, 5:-5, 5:-5] / SIZE
+    assert 0.01 < inner.std() < 0.03 and np.abs(inner).max() < 0.11
+    assert np.abs(np.diff(shifts, axis=1)).max() < 1 and np.abs(np.diff(shifts, axis=2)).max() < 1  # never folds over
+    assert np.abs(inner.mean()) < 0.005
+
+
+def test_elastic_happens_as_often_as_the_config_says():
+    moved = np.abs(sources(range(300), elastic=0.3) - ramps()[..., :2]).max(axis=(1, 2, 3)) > 1e-3
+    assert 0.22 < moved.mean() < 0.38
+
+
+@pytest.mark.parametrize("name, bound", [("brightness", 0.3), ("contrast", 0.4)])
+def test_intensity_is_uniform_and_drawn_for_each_channel(name, bound):
+    image = noise()
+    images, masks = run(image, lopsided(), range(200), **{name: bound})
+    change = images - image if name == "brightness" else images / image - 1
+    drawn = np.median(change, axis=(1, 2))  # (seed, channel)
+    expected = image + drawn[:, None, None] if name == "brightness" else image * (1 + drawn[:, None, None])
+    np.testing.assert_allclose(images, expected, atol=1e-4)
+    assert -bound <= drawn.min() < -0.95 * bound and 0.95 * bound < drawn.max() <= bound + 1e-6
+    assert np.abs(drawn.mean(axis=0)).max() < 0.12 * bound
+    np.testing.assert_allclose(drawn.std(axis=0), bound / np.sqrt(3), rtol=0.12)
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(3)).max() < 0.25
+    np.testing.assert_array_equal(masks, np.broadcast_to(lopsided(), masks.shape))
+
+
+def replaced(images) -> tuple[np.ndarray, np.ndarray]:
+    """For each image whether T1 and whether T1 with contrast is FLAIR again, to the bit."""
+    return tuple((images[..., channel] == images[..., 1]).all(axis=(1, 2)) for channel in (0, 2))
+
+
+def test_missing_sequence_is_flair_in_one_or_both_others():
+    images, masks = run(noise(), lopsided(), range(300), missing_sequence=1.0)
+    before, after = replaced(images)
+    np.testing.assert_array_equal(images[..., 1], np.broadcast_to(noise()[..., 1], images.shape[:-1]))
+    np.testing.assert_array_equal(images[~before, ..., 0], np.broadcast_to(noise()[..., 0], images[~before, ..., 0].shape))
+    np.testing.assert_array_equal(images[~after, ..., 2], np.broadcast_to(noise()[..., 2], images[~after, ..., 2].shape))
+    kinds = np.array([(before & ~after).mean(), (after & ~before).mean(), (before & after).mean()])
+    assert kinds.sum() == 1 and kinds.min() > 0.25
+    np.testing.assert_array_equal(masks, np.broadcast_to(lopsided(), masks.shape))
+
+
+def test_missing_sequence_is_flair_exactly_beside_every_other_augmentation():
+    before, after = replaced(run(noise(), lopsided(), range(20), missing_sequence=1.0, **ALL, **INTENSITY)[0])
+    assert (before | after).all()
+
+
+def test_missing_sequence_as_often_as_the_config_says():
+    before, after = replaced(run(noise(), lopsided(), range(300), missing_sequence=0.2)[0])
+    assert 0.13 < (before | after).mean() < 0.27
+
+
+EVERYTHING = {**ALL, **INTENSITY, "missing_sequence": 0.5, "flip_horizontal": 0.5, "flip_vertical": 0.5}
+
+
+def test_same_seed_same_result_and_no_two_seeds_alike():
+    first, masks = run(noise(), lopsided(), range(30), **EVERYTHING)
+    again, _ = run(noise(), lopsided(), [17, 3], **EVERYTHING)
+    np.testing.assert_array_equal(again, first[[17, 3]])
+    assert len({image.tobytes() for image in first}) == len({mask.tobytes() for mask in masks}) == 30
+
+
+def test_eager_and_within_a_data_set_alike_and_the_run_s_seed_matters():
+    image, mask = tf.constant(noise()), tf.constant(lopsided())
+    eager, other = (
+        augment(image, mask, tf.constant([seed, 4], tf.int64), config(**EVERYTHING))[0].numpy() for seed in (7, 8)
+    )
+    np.testing.assert_allclose(run(noise(), lopsided(), [4], **EVERYTHING)[0][0], eager, atol=1e-4)
+    assert np.abs(eager - other).mean() > 0.1
+
+
+def test_intensity_does_not_touch_the_geometry():
+    plain = run(noise(), lopsided(), range(10), **ALL)[1]
+    np.testing.assert_array_equal(run(noise(), lopsided(), range(10), **EVERYTHING | ALL)[1], plain)
+
+
+def test_each_geometric_stream_draws_the_same_beside_the_others():
+    """Away from the edge, all together is the composition of what each does alone."""
+    seeds, centre = range(10), (SIZE - 1) / 2
+    gentle = {"rotation_degrees": 20.0, "crop_scale": (0.5, 0.7), "flip_horizontal": 0.5, "flip_vertical": 0.5}
+    flipped = sources(seeds, flip_horizontal=0.5, flip_vertical=0.5) - centre
+    sign = np.sign(flipped[:, -1, -1])
+    cropped = sources(seeds, crop_scale=(0.5, 0.7)) - centre
+    slope = (cropped[:, -1, -1] - cropped[:, 0, 0]) / (SIZE - 1)
+    angle = np.radians(angles(seeds, 20.0))
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    windows = (ramps()[..., :2] - centre) * (slope * sign)[:, None, None] + cropped.mean(axis=(1, 2))[:, None, None]
+    expected = np.einsum("abn,nhwb->nhwa", turn, windows) + centre
+    inside = ((expected > 0.5) & (expected < SIZE - 1.5)).all(axis=-1)
+    assert inside.mean() > 0.5
+    together = sources(seeds, **gentle)
+    np.testing.assert_allclose(together[inside], expected[inside], atol=0.02)
+    elastic = sources(seeds, elastic=1.0) - ramps()[..., :2]
+    both = sources(seeds, elastic=1.0, **gentle)
+    inner = np.zeros_like(inside)
+    inner[:, 5:-5, 5:-5] = True
+    inner &= ((expected > 5) & (expected < SIZE - 6)).all(axis=-1)
+    np.testing.assert_allclose((both - together)[inner], elastic[inner], atol=0.02)
+
+
+def test_intensity_streams_do_not_depend_on_each_other():
+    image = np.ones((SIZE, SIZE, 3), np.float32)
+    contrast, brightness, both = (
+        run(image, lopsided(), range(5), **fields)[0]
+        for fields in ({"contrast": 0.2}, {"brightness": 0.2}, INTENSITY)
+    )
+    np.testing.assert_allclose(both, contrast + brightness - 1, atol=1e-5)
+    beside = run(image, lopsided(), range(5), **ALL, **INTENSITY)[0]
+    np.testing.assert_allclose(beside, both, atol=1e-5)

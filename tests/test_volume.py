@@ -1,0 +1,201 @@
+"""Geometry, the way to the network's grid and back, and intensities of whole volumes."""
+
+import numpy as np
+import pytest
+
+from lgg_jax.data.volume import (
+    Geometry,
+    find_geometry,
+    foreground,
+    input_grid,
+    network_images,
+    network_masks,
+    normalise,
+)
+
+
+def head_volume(height=60, width=80, rows=slice(10, 40), columns=slice(30, 50), slices=4, seed=0) -> np.ndarray:
+    """A box of tissue with values 60–139 in weak noise below 4: (slice, height, width, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 4, (slices, height, width, 3))
+    shape = (slices, rows.stop - rows.start, columns.stop - columns.start, 3)
+    image[:, rows, columns] = rng.integers(60, 140, shape)
+    return image.astype(np.uint8)
+
+
+def lopsided_mask(height: int, width: int) -> np.ndarray:
+    """(2, height, width) bool: an L in one slice and an off-centre ellipse in the other, unlike any mirror image."""
+    y, x = np.mgrid[:height, :width] / np.reshape([height, width], (2, 1, 1))
+    corner = (y > 0.2) & (y < 0.8) & (x > 0.15) & (x < 0.7) & ~((y < 0.55) & (x > 0.4))
+    ellipse = ((y - 0.35) / 0.2) ** 2 + ((x - 0.6) / 0.3) ** 2 < 1
+    return np.stack([corner, ellipse])
+
+
+def dice(first, second) -> float:
+    return 2 * (first & second).sum() / (first.sum() + second.sum())
+
+
+def test_square_is_centred_on_the_head_with_a_margin():
+    geometry = find_geometry(head_volume(), size=32)
+    # Head rows 10–39 and columns 30–49; the longer side of 30 and a margin of round(0.04 × 30) = 1 either way.
+    assert geometry == Geometry(top=9, left=24, side=32, height=60, width=80, size=32)
+
+
+def test_square_holds_the_head_of_every_slice():
+    image = head_volume()
+    image[2, 45:50, 60:64] = 100
+    geometry = find_geometry(image, size=32)
+    assert geometry.top <= 10 and geometry.top + geometry.side >= 50
+    assert geometry.left <= 30 and geometry.left + geometry.side >= 64
+
+
+def test_single_noisy_pixels_do_not_widen_the_square():
+    image = head_volume(200, 300, slice(60, 140), slice(80, 200))
+    noisy = image.copy()
+    noisy[:, 190, [5, 290]] = 255  # 1 % of the longer side would be three pixels
+    assert find_geometry(noisy, 32) == find_geometry(image, 32)
+
+
+@pytest.mark.parametrize("height, width", [(60, 80), (81, 60), (33, 33)])
+def test_without_crop_the_whole_image_in_a_square(height, width):
+    image = head_volume(height, width, slice(2, 9), slice(3, 12))
+    geometry = find_geometry(image, 32, crop=False)
+    side = max(height, width)
+    assert geometry == Geometry((height - side) // 2, (width - side) // 2, side, height, width, 32)
+
+
+def test_an_empty_volume_has_the_whole_image_as_its_square():
+    geometry = find_geometry(np.zeros((2, 40, 50, 3), np.uint8), 32)
+    assert geometry.top <= 0 and geometry.left <= 0
+    assert geometry.top + geometry.side >= 40 and geometry.left + geometry.side >= 50
+
+
+@pytest.mark.parametrize("top, left, side", [(3, 5, 20), (-4, -7, 61), (-4, 20, 41), (13, -9, 44)])
+def test_round_trip_at_equal_scale_is_the_identity(top, left, side):
+    """Within the square; it may lie inside, over every edge, or over some of them."""
+    mask = lopsided_mask(47, 53)
+    geometry = Geometry(top, left, side, 47, 53, size=side)
+    inside = np.zeros_like(mask)
+    inside[:, max(top, 0) : top + side, max(left, 0) : left + side] = True
+    back = input_grid(network_masks(mask, geometry), geometry)
+    np.testing.assert_array_equal(back, mask & inside)
+
+
+@pytest.mark.parametrize("height, width", [(256, 256), (180, 256), (255, 201)])
+@pytest.mark.parametrize("crop", [True, False])
+def test_round_trip_through_a_smaller_or_larger_grid(height, width, crop):
+    mask = lopsided_mask(height, width)
+    image = head_volume(height, width, slice(7, height - 3), slice(2, width - 9), slices=2)
+    for size, least in ((128, 0.97), (160, 0.97), (320, 0.99)):
+        geometry = find_geometry(image, size, crop)
+        back = input_grid(network_masks(mask, geometry), geometry)
+        assert back.shape == mask.shape
+        assert dice(back >= 0.5, mask) > least
+        assert dice(back[:, ::-1] >= 0.5, mask) < 0.9  # the masks would notice a mirror image
+
+
+def test_image_and_mask_take_the_same_way():
+    """A volume that is bright exactly where the mask is ends bright exactly where the network's mask is."""
+    mask = lopsided_mask(100, 90)
+    image = np.repeat(np.where(mask, 200, 50)[..., None], 3, axis=-1).astype(np.uint8)
+    geometry = find_geometry(image, 48)
+    images, masks = network_images(image, geometry), network_masks(mask, geometry)
+    assert images.shape == (2, 48, 48, 3) and images.dtype == masks.dtype == np.float32
+    low, high = images.min(), images.max()
+    np.testing.assert_allclose((images[..., 1] - low) / (high - low), masks, atol=1e-5)
+
+
+def test_beyond_the_image_are_edge_values_and_back_are_zeros():
+    image = head_volume(40, 60)
+    sees_more = network_images(image, Geometry(-10, 0, 60, 40, 60, 60))
+    np.testing.assert_array_equal(sees_more[:, :10], np.repeat(sees_more[:, 10:11], 10, axis=1))
+    back = input_grid(np.ones((4, 20, 20)), Geometry(5, 8, 20, 40, 60, 20))
+    assert back.sum() == 4 * 20 * 20 and back[:, 5:25, 8:28].all()
+
+
+def test_a_mask_on_the_network_grid_is_the_share_of_each_pixel():
+    mask = np.zeros((1, 8, 8), bool)
+    mask[0, :3] = True  # pixels of two rows each: the second one is half covered
+    shares = network_masks(mask, Geometry(0, 0, 8, 8, 8, 4))
+    assert shares.min() >= 0 and shares.max() <= 1
+    assert shares[0, 0].min() > 0.8 and 0.2 < shares[0, 1].min() < 0.8 and shares[0, 3].max() == 0
+
+
+def normalised(image: np.ndarray, head: np.ndarray) -> np.ndarray:
+    return np.stack([normalise(image[..., channel], head) for channel in range(image.shape[-1])], axis=-1)
+
+
+def test_foreground_is_the_head():
+    head = foreground(head_volume())
+    expected = np.zeros((4, 60, 80), bool)
+    expected[:, 10:40, 30:50] = True
+    np.testing.assert_array_equal(head, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_zero_mean_and_unit_deviation_over_the_head(dtype):
+    image = head_volume().astype(dtype)
+    head = foreground(image)
+    values = normalised(image, head)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values[head].mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(values[head].std(axis=0), 1, atol=1e-5)
+    assert (values[~head] < -1.5).all()
+
+
+def test_against_the_formula_in_double_precision():
+    image = np.random.default_rng(1).gamma(0.5, 40, (3, 40, 40, 3)).clip(0, 255).astype(np.uint8)
+    head = image.max(axis=-1) > 0.1 * np.percentile(image.max(axis=-1), 99)
+    assert not head.all()
+    low, high = np.percentile(image[head], [0.5, 99.5], axis=0)
+    clipped = image.clip(low, high)
+    expected = (clipped - clipped[head].mean(axis=0)) / clipped[head].std(axis=0)
+    geometry = Geometry(0, 0, 40, 40, 40, 40)
+    np.testing.assert_allclose(network_images(image, geometry), expected, atol=2e-6)
+
+
+def test_unit_and_offset_of_the_intensities_do_not_matter():
+    image = head_volume()[..., 0].astype(np.float32)
+    head = image > 10
+    reference = normalise(image, head)
+    np.testing.assert_allclose(normalise(37.5 * image + 1000, head), reference, atol=1e-3)
+    np.testing.assert_allclose(normalise(0.001 * image - 5, head), reference, atol=1e-3)
+    doubled = network_images(2 * head_volume().astype(np.int16), Geometry(0, 0, 60, 60, 80, 60))
+    np.testing.assert_allclose(doubled, network_images(head_volume(), Geometry(0, 0, 60, 60, 80, 60)), atol=1e-5)
+
+
+@pytest.mark.parametrize("constant", [0, 200, 100.1])
+def test_a_constant_channel_is_zero(constant):
+    image = head_volume().astype(np.float32)
+    image[..., 2] = constant
+    values = network_images(image, find_geometry(image, 32))
+    np.testing.assert_allclose(values[..., 2], 0, atol=1e-5)
+    assert values[..., 0].std() > 0.5
+
+
+def test_an_empty_volume_is_zero():
+    image = np.zeros((3, 40, 50, 3), np.uint8)
+    values = network_images(image, find_geometry(image, 16))
+    assert values.shape == (3, 16, 16, 3) and not values.any()
+
+
+def test_one_bright_pixel_changes_only_itself():
+    image = head_volume().astype(np.float32)
+    spoilt = image.copy()
+    spoilt[1, 20, 40, 0] = 1e6
+    before, after = (normalised(each, foreground(each)) for each in (image, spoilt))
+    assert after[1, 20, 40, 0] == after[..., 0].max() < 3
+    after[1, 20, 40, 0] = before[1, 20, 40, 0]
+    np.testing.assert_allclose(after, before, atol=5e-3)
+
+
+def test_slices_are_not_normalised_alone():
+    image = head_volume().astype(np.float32)
+    image[2] *= 1.8
+    values = normalise(image[..., 0], foreground(image))
+    means = values[:, 10:40, 30:50].mean(axis=(1, 2))
+    assert means[2] > means[[0, 1, 3]].max() + 1
+    # A slice without any head is at the background's level, not blown up to unit deviation.
+    empty = np.concatenate([head_volume(), np.random.default_rng(2).integers(0, 4, (1, 60, 80, 3), np.uint8)])
+    values = network_images(empty, find_geometry(empty, 32))
+    assert (values[-1] < -1.5).all() and values[-1].std() < 0.1
