@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     config.data.cache_dir = ""  # where the TFDS data set goes; "" is $LGG_JAX_CACHE or ~/.cache/lgg_jax
     config.data.size = 256  # pixels along each side of the network's grid; a multiple of 2^(levels - 1)
     config.data.crop = True  # to the square around the head of the whole volume; False: the whole image
+    config.data.context = 0  # slices before and after that the network sees beside each one, as more channels
     config.data.tumour_fraction = 0.5  # of the examples drawn from slices with tumour; 0: all slices alike
     config.data.splits = ""  # a splits.json to use; "": split by patient, as below
     config.data.test_fraction = 0.2

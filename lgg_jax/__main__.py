@@ -85,7 +85,10 @@ def explain(error: Exception, argv: list[str]) -> str:
             return f"no such config file: {path}"
     line = " ".join(str(error).replace("\\n", " ").replace("\\", "").split()).rstrip(".")
     unknown = re.match(r"\W*'(\w+)'\W*(?=Did)", line)
-    return f"no config field is named {unknown[1]!r} ({line[unknown.end() :].strip("'")})" if unknown else line
+    if not unknown:
+        return line
+    hint = line[unknown.end() :].strip("'\"")
+    return f"no config field is named {unknown[1]!r} ({hint})"
 
 
 def import_tensorflow() -> None:

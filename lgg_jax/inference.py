@@ -45,7 +45,8 @@ class Postprocessing:
 def prepare_case(scan: volume.Volume, config: ml_collections.ConfigDict) -> Case:
     """Brings a volume onto the network's grid (`config.size`, `config.crop`), exactly as for training."""
     geometry = volume.find_geometry(scan.image, config.size, config.crop)
-    return Case(scan, geometry, volume.network_images(scan.image, geometry).astype(np.float16))
+    images = volume.network_images(scan.image, geometry).astype(np.float16)
+    return Case(scan, geometry, volume.with_neighbours(images, config.context))
 
 
 def make_predictor(model: nn.Module, batch_size: int) -> Predictor:

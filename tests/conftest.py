@@ -1,23 +1,123 @@
-"""Data that several tests read: phantoms made once, tiny folders made per test, and the real data where it is."""
+"""What several tests read: phantoms made once, a run trained once, tiny folders made per test, the command line."""
 
+import contextlib
+import io
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import jax
+import ml_collections
 import numpy as np
 import pytest
 from PIL import Image
 
+from configs import smoke
+from lgg_jax import __main__, train
 from lgg_jax.data import synthetic
+
+ROOT = Path(__file__).parents[1]
+# Three levels: XLA compiles them in half the time of five. Averaged weights and dropout take part in all that is
+# stored and resumed.
+FIELDS = {"model.levels": 3, "model.dropout": 0.1, "optimizer.ema_decay": 0.9, "train.num_steps": 20}
+
+
+class Result(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory):
+    """Prepared data and compiled programs are kept for the session, for the processes that tests start as well."""
+    folder = tmp_path_factory.mktemp("compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LGG_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
+        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+        yield
 
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory) -> Path:
-    """Twelve phantom patients, prepared in a cache that lasts as long as the session. Only to be read."""
+    """Twelve phantom patients. Only to be read."""
     folder = tmp_path_factory.mktemp("phantoms")
     synthetic.synthesize(folder, patients=12)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_phantoms(tmp_path_factory) -> Path:
+    """The same on 64 × 64 pixels, for what trains. Only to be read."""
+    folder = tmp_path_factory.mktemp("small")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LGG_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield folder
+        patch.setattr(synthetic, "SIZE", 64)
+        synthetic.synthesize(folder, patients=12)
+    return folder
+
+
+@pytest.fixture
+def smoke_config(small_phantoms) -> ml_collections.ConfigDict:
+    """configs/smoke.py with FIELDS, to train in this process."""
+    config = smoke.get_config()
+    config.update_from_flattened_dict({**FIELDS, "data.dir": str(small_phantoms)})
+    return config
+
+
+@pytest.fixture(scope="session")
+def trained(small_phantoms, tmp_path_factory) -> Path:
+    """The workdir of a finished run of `smoke_config`. Only to be read: copy it to change it."""
+    config = smoke.get_config()
+    config.update_from_flattened_dict({**FIELDS, "data.dir": str(small_phantoms)})
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    train.train(config, workdir)
+    return workdir
+
+
+@pytest.fixture
+def lgg(monkeypatch) -> Callable[..., Result]:
+    """`lgg("evaluate", "--workdir=W")`: the command line within this process."""
+
+    def command(*words: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["lgg_jax", *map(str, words)])  # config_flags reads it
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
+            __main__.run()
+        return Result(ended.value.code or 0, out.getvalue(), err.getvalue())
+
+    return command
+
+
+def smoke_words(data_dir: Path, workdir: Path, **fields: object) -> list[str]:
+    """The words of `lgg_jax train` with configs/smoke.py and FIELDS; in `fields`, __ stands for a dot."""
+    given = FIELDS | {name.replace("__", "."): value for name, value in fields.items()} | {"data.dir": data_dir}
+    changes = [f"--config.{name}={value}" for name, value in given.items()]
+    return ["train", f"--config={ROOT}/configs/smoke.py", f"--workdir={workdir}", *changes]
+
+
+def launch(*words: object, **environment: str) -> subprocess.Popen:
+    """`python -m lgg_jax WORDS` in a process of its own, started and not waited for."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lgg_jax", *map(str, words)],
+        cwd=ROOT, env=os.environ | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def result(process: subprocess.Popen, timeout: float = 240) -> Result:
+    """Waits for a launched process."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return Result(process.returncode, out, err)
 
 
 @pytest.fixture(scope="session")

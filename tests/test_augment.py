@@ -89,22 +89,22 @@ def test_all_off_is_the_identity():
 def test_no_draw_of_a_kind_is_the_identity():
     """The sampler itself changes nothing where it has nothing to do."""
     images, masks = run(noise(), lopsided(), flip_horizontal=1e-9)
-    np.testing.assert_allclose(images[0], noise(), atol=1e-5)
-    np.testing.assert_allclose(masks[0], lopsided(), atol=1e-5)
+    np.testing.assert_allclose(images[0], noise(), atol=1e-4)
+    np.testing.assert_allclose(masks[0], lopsided(), atol=1e-4)
 
 
 @pytest.mark.parametrize("name, axis", [("flip_horizontal", 1), ("flip_vertical", 0)])
 def test_flips_are_mirrors(name, axis):
     images, masks = run(noise(), lopsided(), **{name: 1.0})
-    np.testing.assert_allclose(images[0], np.flip(noise(), axis), atol=1e-5)
-    np.testing.assert_allclose(masks[0], np.flip(lopsided(), axis), atol=1e-5)
+    np.testing.assert_allclose(images[0], np.flip(noise(), axis), atol=1e-4)
+    np.testing.assert_allclose(masks[0], np.flip(lopsided(), axis), atol=1e-4)
 
 
 def test_flips_of_an_image_that_is_not_square():
     image, mask = noise()[:20], lopsided()[:20]
     images, masks = run(image, mask, flip_horizontal=1.0, flip_vertical=1.0)
-    np.testing.assert_allclose(images[0], image[::-1, ::-1], atol=1e-5)
-    np.testing.assert_allclose(masks[0], mask[::-1, ::-1], atol=1e-5)
+    np.testing.assert_allclose(images[0], image[::-1, ::-1], atol=1e-4)
+    np.testing.assert_allclose(masks[0], mask[::-1, ::-1], atol=1e-4)
 
 
 def test_flips_happen_as_often_as_the_config_says():
@@ -189,9 +189,10 @@ def test_a_narrow_crop_range_keeps_the_proportion():
 def test_elastic_moves_pixels_a_little_and_smoothly():
     shifts = sources(range(60), elastic=1.0, elastic_share=0.02) - ramps()[..., :2]
     assert np.isfinite(shifts).all()
-    inner = shifts[:, 5:-5, 5:-5] / SIZE
+    inner = shifts[:, 5:-5, 5:-5] / SIZE  # nearer to the edge the sources are clipped
     assert 0.01 < inner.std() < 0.03 and np.abs(inner).max() < 0.11
-    assert np.abs(np.diff(shifts, axis=1)).max() < 1 and np.abs(np.diff(shifts, axis=2)).max() < 1  # never folds over
+    for axis in (1, 2):
+        assert np.abs(np.diff(inner, axis=axis)).max() * SIZE < 1  # never folds over
     assert np.abs(inner.mean()) < 0.005
 
 
@@ -223,9 +224,8 @@ def replaced(images) -> tuple[np.ndarray, np.ndarray]:
 def test_missing_sequence_is_flair_in_one_or_both_others():
     images, masks = run(noise(), lopsided(), range(300), missing_sequence=1.0)
     before, after = replaced(images)
-    np.testing.assert_array_equal(images[..., 1], np.broadcast_to(noise()[..., 1], images.shape[:-1]))
-    np.testing.assert_array_equal(images[~before, ..., 0], np.broadcast_to(noise()[..., 0], images[~before, ..., 0].shape))
-    np.testing.assert_array_equal(images[~after, ..., 2], np.broadcast_to(noise()[..., 2], images[~after, ..., 2].shape))
+    same = (images == noise()).all(axis=(1, 2))  # (seed, channel)
+    np.testing.assert_array_equal(same, np.stack([~before, np.ones(300, bool), ~after], axis=1))
     kinds = np.array([(before & ~after).mean(), (after & ~before).mean(), (before & after).mean()])
     assert kinds.sum() == 1 and kinds.min() > 0.25
     np.testing.assert_array_equal(masks, np.broadcast_to(lopsided(), masks.shape))

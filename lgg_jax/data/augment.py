@@ -10,7 +10,7 @@ from its own random stream, so that switching one off leaves the others as they 
 import ml_collections
 import tensorflow as tf
 
-from lgg_jax.data.volume import FLAIR
+from lgg_jax.data.volume import CHANNELS, FLAIR
 
 STREAMS = ("rotation", "crop", "horizontal", "vertical", "elastic", "field", "brightness", "contrast", "missing")
 
@@ -21,7 +21,7 @@ def augment(
     """Augments one example.
 
     Args:
-      image: (height, width, channel) float32, normalised.
+      image: (height, width, channel) float32, normalised; with neighbouring slices, their channels one after another.
       mask: (height, width) float32 in [0, 1], the share of the pixel that is tumour.
       seed: (2,) int64, stands for the example's place in the training run.
       config: `config.augment`.
@@ -34,8 +34,10 @@ def augment(
         rows, columns = _coordinates(tf.shape(image)[0], tf.shape(image)[1], streams, config)
         both = _sample(tf.concat([image, mask[..., None]], axis=-1), rows, columns)
         image, mask = both[..., :-1], both[..., -1]
-    image = _intensity(image, streams, config)
-    return _missing_sequence(image, streams["missing"], config.missing_sequence), mask
+    sequences = tf.reshape(image, [*image.shape[:2], -1, len(CHANNELS)])  # neighbouring slices change alike
+    sequences = _intensity(sequences, streams, config)
+    sequences = _missing_sequence(sequences, streams["missing"], config.missing_sequence)
+    return tf.reshape(sequences, image.shape), mask
 
 
 def _is_geometric(config: ml_collections.ConfigDict) -> bool:

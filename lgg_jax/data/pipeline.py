@@ -44,7 +44,8 @@ def load_slices(volumes: Iterable[volume.Volume], config: ml_collections.ConfigD
         if scan.mask is None:
             raise UserError(f"patient {scan.patient} has no mask", "train on patients with masks only")
         geometry = volume.find_geometry(scan.image, config.size, config.crop)
-        images.append(volume.network_images(scan.image, geometry).astype(np.float16))
+        image = volume.network_images(scan.image, geometry).astype(np.float16)
+        images.append(volume.with_neighbours(image, config.context))
         masks.append(np.round(255 * volume.network_masks(scan.mask, geometry)).astype(np.uint8))
         tumour.append(scan.mask.any(axis=(1, 2)))
     if not images:

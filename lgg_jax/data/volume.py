@@ -105,6 +105,16 @@ def network_images(image: np.ndarray, geometry: Geometry) -> np.ndarray:
     return np.stack([_to_square(normalise(channel, head), geometry) for channel in channels], axis=-1)
 
 
+def with_neighbours(images: np.ndarray, context: int) -> np.ndarray:
+    """Every slice between the `context` slices before and after it; at the ends of the volume the last one repeats.
+
+    (slice, height, width, channel) → (slice, height, width, (2·context + 1)·channel), the slices in order.
+    """
+    slices = len(images)
+    index = np.clip(np.arange(slices)[:, None] + np.arange(-context, context + 1), 0, slices - 1)
+    return np.moveaxis(images[index], 1, -2).reshape(*images.shape[:-1], -1)
+
+
 def network_masks(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
     """The share of each network pixel that the mask covers: (slice, size, size) float32 in [0, 1]."""
     return _to_square(mask.astype(np.float32), geometry)

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 
 from lgg_jax.errors import UserError
 
+_GROUPS = 8  # of GroupNorm
+
 
 class ConvBlock(nn.Module):
     """Twice a 3×3 convolution, normalisation and ReLU; keeps (batch, height, width), changes channels."""
@@ -59,11 +61,11 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def normalisation(kind: str, train: bool, dtype: jnp.dtype, axis_name: str | None):
-    """A constructor for BatchNorm (statistics averaged over `axis_name` while training) or GroupNorm of 8 groups."""
+    """A constructor for BatchNorm (statistics averaged over `axis_name` while training) or GroupNorm."""
     if kind == "batch":
         return partial(nn.BatchNorm, not train, momentum=0.9, epsilon=1e-5, dtype=dtype, axis_name=axis_name)
     if kind == "group":
-        return partial(nn.GroupNorm, num_groups=8, epsilon=1e-5, dtype=dtype)
+        return partial(nn.GroupNorm, num_groups=_GROUPS, epsilon=1e-5, dtype=dtype)
     raise UserError(f"config.model.norm={kind!r} is not known", "use 'batch' or 'group'")
 
 
@@ -88,6 +90,7 @@ class UNet(nn.Module):
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> jax.Array:
         """(batch, height, width, channel) → (batch, height, width) float32; sides divisible by 2^(levels - 1)."""
+        self._check(*image.shape[1:3])
         norm = normalisation(self.norm, train, self.dtype, self.axis_name)
         drop = partial(nn.Dropout, self.dropout, deterministic=not train)
         widths = [self.features * 2**level for level in range(self.levels)]
@@ -102,3 +105,16 @@ class UNet(nn.Module):
             x = ConvBlock(widths[level], norm, self.dtype, name=f"decoder{level}")(x)
         x = nn.Conv(1, (1, 1), dtype=self.dtype, name="output")(x)
         return x[..., 0].astype(jnp.float32)
+
+    def _check(self, height: int, width: int) -> None:
+        parts = 2 ** (self.levels - 1)
+        if height % parts or width % parts:
+            raise UserError(
+                f"slices of {height}×{width} pixels cannot be halved {self.levels - 1} times (config.model.levels)",
+                f"make config.data.size a multiple of {parts}",
+            )
+        if self.norm == "group" and self.features % _GROUPS:
+            raise UserError(
+                f"config.model.features={self.features} cannot be split into {_GROUPS} groups",
+                f"make it a multiple of {_GROUPS} or use config.model.norm=batch",
+            )

@@ -1,0 +1,218 @@
+"""A step is a position: the same batches for any hosts and devices, at any restart, in an order one can count on."""
+
+import logging
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import default
+from lgg_jax import parallel
+from lgg_jax.data import pipeline
+from lgg_jax.data.volume import Volume
+from lgg_jax.errors import UserError
+
+BATCH, SIZE = 16, 16
+
+
+def config(**fields) -> ml_collections.ConfigDict:
+    result = default.get_config()
+    result.train.batch_size = BATCH
+    result.data.size = SIZE
+    result.update_from_flattened_dict(fields)
+    return result
+
+
+def plain(**fields) -> ml_collections.ConfigDict:
+    """Without augmentation: an image comes out as it lies in `slices`."""
+    off = {name: 0.0 for name in default.get_config().augment}
+    off["crop_scale"] = (1.0, 1.0)
+    return config(**{f"augment.{name}": value for name, value in off.items()}, **fields)
+
+
+def slices(count=20, tumours=7, seed=0) -> pipeline.Slices:
+    """Slice i has the value i all over its first channel; `tumours` of the slices show tumour."""
+    rng = np.random.default_rng(seed)
+    image = rng.normal(size=(count, SIZE, SIZE, 3))
+    image[..., 0] = np.arange(count)[:, None, None]
+    tumour = np.isin(np.arange(count), np.arange(tumours) * 3 % count)
+    mask = rng.integers(0, 256, (count, SIZE, SIZE)) * tumour[:, None, None]
+    return pipeline.Slices(image.astype(np.float16), mask.astype(np.uint8), tumour)
+
+
+def batches(config, first_step=0, num_steps=6, host=0, hosts=1, data=None) -> list[dict]:
+    data = slices() if data is None else data
+    return list(pipeline.train_batches(data, config, first_step, num_steps, host, hosts))
+
+
+def assert_equal(first: dict, second: dict):
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
+@pytest.mark.parametrize("hosts, devices", [(1, 8), (2, 4), (4, 2)])
+def test_batches_are_the_same_on_any_hosts_and_devices(monkeypatch, hosts, devices):
+    monkeypatch.setattr(jax, "local_device_count", lambda: devices)
+    shares = [batches(config(), host=host, hosts=hosts) for host in range(hosts)]
+    for expected, *parts in zip(batches(config()), *shares, strict=True):
+        assert all(len(part["image"]) == BATCH // hosts for part in parts)
+        assert_equal({name: np.concatenate([part[name] for part in parts]) for name in expected}, expected)
+        on_devices = [parallel.shard(part) for part in parts]
+        assert all(part["image"].shape == (devices, BATCH // hosts // devices, SIZE, SIZE, 3) for part in on_devices)
+        # Device d of host h has the rows of place h × devices + d.
+        rows = {name: np.concatenate([row for part in on_devices for row in part[name]]) for name in expected}
+        assert_equal(rows, expected)
+
+
+@pytest.mark.parametrize("first_step", [1, 3, 5])
+def test_a_restart_sees_the_batches_it_would_have_seen(first_step):
+    uninterrupted = batches(config())[first_step:]
+    resumed = batches(config(), first_step)
+    for expected, batch in zip(uninterrupted, resumed, strict=True):
+        assert_equal(batch, expected)
+    for expected, batch in zip(uninterrupted, batches(config(), first_step, host=1, hosts=2), strict=True):
+        assert_equal(batch, {name: rows[BATCH // 2 :] for name, rows in expected.items()})
+
+
+def test_batches_do_not_depend_on_the_length_of_the_run():
+    for short, long in zip(batches(config(), num_steps=3), batches(config(), num_steps=8), strict=False):
+        assert_equal(short, long)
+
+
+def test_shapes_types_and_values():
+    for batch in batches(config(), num_steps=2):
+        assert batch["image"].shape == (BATCH, SIZE, SIZE, 3) and batch["image"].dtype == np.float32
+        assert batch["mask"].shape == (BATCH, SIZE, SIZE) and batch["mask"].dtype == np.float32
+        assert set(np.unique(batch["mask"])) == {0.0, 1.0}
+        np.testing.assert_array_equal(batch["weight"], np.ones(BATCH, np.float32))
+        assert np.isfinite(batch["image"]).all()
+
+
+def test_without_augmentation_slices_come_as_they_are():
+    data = slices()
+    for batch in batches(plain(), data=data):
+        index = batch["image"][:, 0, 0, 0].astype(int)
+        np.testing.assert_array_equal(batch["image"], data.image[index].astype(np.float32))
+        np.testing.assert_array_equal(batch["mask"], data.mask[index] >= 128)
+
+
+def test_the_same_slice_is_augmented_differently_each_time():
+    data = slices(count=1, tumours=1)
+    images = np.concatenate([batch["image"] for batch in batches(config(), num_steps=2, data=data)])
+    assert len({image.tobytes() for image in images}) == 2 * BATCH
+
+
+def order(count: int, fraction: float, tumour: np.ndarray, seed=0, first=0) -> np.ndarray:
+    """The slices shown as examples `first` … `first` + `count` − 1."""
+
+    def example(position):
+        return pipeline.example_order(position, seed, tumour, fraction)
+
+    positions = tf.data.Dataset.range(first, first + count)
+    chosen = positions.map(tf.autograph.experimental.do_not_convert(example)).batch(count)
+    return chosen.get_single_element().numpy()
+
+
+def assert_epochs(sequence: np.ndarray, pool: np.ndarray):
+    """Every epoch is a permutation of the pool, and no two follow the same order."""
+    epochs = sequence[: len(sequence) // len(pool) * len(pool)].reshape(-1, len(pool))
+    assert len(epochs) > 3
+    np.testing.assert_array_equal(np.sort(epochs), np.broadcast_to(np.sort(pool), epochs.shape))
+    assert len({epoch.tobytes() for epoch in epochs}) == len(epochs)
+
+
+def test_without_balancing_every_epoch_shows_each_slice_once():
+    assert_epochs(order(150, 0.0, slices().tumour), np.arange(20))
+
+
+def test_tumour_only_shows_each_tumour_slice_once_an_epoch():
+    tumour = slices().tumour
+    assert_epochs(order(60, 1.0, tumour), np.flatnonzero(tumour))
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.37, 0.001])
+def test_both_streams_run_through_their_slices(fraction):
+    """Which example is of which stream follows from the share: the first k examples hold ⌊k × fraction⌋ of tumour."""
+    tumour, position = slices().tumour, np.arange(400)
+    from_tumour = np.floor(np.round((position + 1) * fraction, 9)) > np.floor(np.round(position * fraction, 9))
+    shown = order(400, fraction, tumour)
+    assert tumour[shown[from_tumour]].all()
+    assert_epochs(shown[~from_tumour], np.arange(20))
+    if from_tumour.sum() > 30:
+        assert_epochs(shown[from_tumour], np.flatnonzero(tumour))
+
+
+def test_share_of_tumour_in_any_window():
+    """Tumour is a rare kind here, so that nearly all of it comes from its own stream."""
+    tumour = np.arange(500) < 3
+    shown = tumour[order(500, 0.4, tumour)]
+    for length in (5, 16, 50):
+        counts = np.convolve(shown, np.ones(length, int), "valid")
+        assert counts.min() >= np.floor(0.4 * length) and counts.max() <= np.ceil(0.4 * length) + 3
+
+
+def test_far_positions_and_other_seeds():
+    tumour = slices().tumour
+    here, far, other = order(60, 0.5, tumour), order(60, 0.5, tumour, first=10**12), order(60, 0.5, tumour, seed=1)
+    assert (here != far).any() and (here != other).any()
+    np.testing.assert_array_equal(order(30, 0.5, tumour, first=30), here[30:])
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+def test_data_without_any_tumour_is_shown_evenly(fraction):
+    assert_epochs(order(60, fraction, np.zeros(12, bool)), np.arange(12))
+
+
+def test_a_single_slice():
+    np.testing.assert_array_equal(order(5, 0.5, np.ones(1, bool)), np.zeros(5))
+
+
+def test_another_seed_gives_other_batches():
+    assert any((a["image"] != b["image"]).any() for a, b in zip(batches(plain()), batches(plain(seed=1)), strict=True))
+    augmented = (np.sort(batches(config(seed=seed), num_steps=1)[0]["image"].ravel()) for seed in (0, 1))
+    assert not np.array_equal(*augmented)
+
+
+def test_a_batch_that_hosts_cannot_share():
+    with pytest.raises(UserError, match=r"batch_size=16 cannot be shared by 3 hosts"):
+        pipeline.train_batches(slices(), config(), 0, 1, host=0, hosts=3)
+
+
+def test_nothing_is_warned_of():
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    loggers = [tf.get_logger(), logging.getLogger("absl")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        batches(config(), num_steps=1)
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+    assert [record.getMessage() for record in records if record.levelno >= logging.WARNING] == []
+
+
+def scan(patient: str, mask) -> Volume:
+    image = np.random.default_rng(0).integers(50, 200, (3, 20, 24, 3)).astype(np.uint8)
+    return Volume(patient, image, mask, np.arange(3, dtype=np.int32), {})
+
+
+def test_slices_of_all_volumes():
+    mask = np.zeros((3, 20, 24), bool)
+    mask[1, 5:15, 5:15] = True
+    data = pipeline.load_slices([scan("A", mask), scan("B", ~mask)], config().data)
+    assert data.image.shape == (6, SIZE, SIZE, 3) and data.image.dtype == np.float16
+    assert data.mask.shape == (6, SIZE, SIZE) and data.mask.dtype == np.uint8
+    np.testing.assert_array_equal(data.tumour, [False, True, False, True, True, True])
+    np.testing.assert_array_equal(data.mask.max(axis=(1, 2)), 255 * data.tumour)
+
+
+def test_slices_need_volumes_with_masks():
+    with pytest.raises(UserError, match="A has no mask"):
+        pipeline.load_slices([scan("A", None)], config().data)
+    with pytest.raises(UserError, match="no training patients"):
+        pipeline.load_slices([], config().data)
