@@ -53,7 +53,9 @@ def create_state(
 ) -> TrainState:
     """A state at step 0, from `variables` where given, else initialised on `sample` (batch, height, width, channel)."""
     if variables is None:
-        init = jax.jit(model.init, static_argnames="train")
+        # XLA's CPU compiler otherwise takes half a minute over the random numbers of all kernels; they stay the same.
+        options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+        init = jax.jit(model.init, static_argnames="train", compiler_options=options)
         variables = init(stream_key(config.seed, 0, "init"), sample, train=False)
     # The training step reuses the memory of its state: nothing in it may be shared, with the caller or within.
     variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}

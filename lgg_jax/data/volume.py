@@ -7,14 +7,14 @@
 """
 
 import dataclasses
-import functools
 
 import numpy as np
 from PIL import Image
+from skimage import filters
 
 CHANNELS = ("pre-contrast", "FLAIR", "post-contrast")
 FLAIR = 1
-_MARGIN = 0.04  # of the head's longer side, kept around it so that a tumour at the rim is never cut
+_MARGIN = 0.02  # of the head's longer side, kept around it so that a tumour at the rim is never cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,29 +55,37 @@ class Geometry:
 
 
 def foreground(image: np.ndarray) -> np.ndarray:
-    """(slice, height, width) bool: where the brightest channel exceeds a tenth of the volume's 99th percentile."""
-    brightest = functools.reduce(np.maximum, np.moveaxis(image, -1, 0))  # 20 times as fast as image.max(axis=-1)
-    return brightest > 0.1 * np.percentile(brightest, 99)
+    """(slice, height, width) bool: the head, where FLAIR is above the threshold of minimum cross entropy.
+
+    FLAIR alone: it is there for every patient, while the background of the other sequences is grey in some. The
+    threshold (Li & Lee 1993) lies between the noise around the head and the darkest tissue.
+    """
+    flair = image[..., FLAIR]
+    return flair > filters.threshold_li(flair[:, ::2, ::2])
 
 
 def find_geometry(image: np.ndarray, size: int, crop: bool = True) -> Geometry:
     """The square around the head in all slices (or, without `crop`, around the whole image).
 
-    Rows and columns count as head where at least 1 % of the longer side is foreground in some slice, so that
-    single noisy pixels do not widen the square.
+    A row or column counts where in some slice the head is at least a quarter as wide there as at its widest: noise
+    does not widen the square, and neither does the nose.
     """
     _, height, width, _ = image.shape
     top, left, bottom, right = 0, 0, height, width
     if crop:
         head = foreground(image)
-        enough = max(1, round(0.01 * max(height, width)))
-        rows = np.flatnonzero((head.sum(axis=2) >= enough).any(axis=0))
-        columns = np.flatnonzero((head.sum(axis=1) >= enough).any(axis=0))
-        if len(rows) and len(columns):
-            top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+        if head.any():
+            top, bottom = _extent(head.sum(axis=2).max(axis=0))
+            left, right = _extent(head.sum(axis=1).max(axis=0))
     side = max(bottom - top, right - left)
     side += 2 * round(_MARGIN * side) if crop else 0
     return Geometry((top + bottom - side) // 2, (left + right - side) // 2, side, height, width, size)
+
+
+def _extent(widths: np.ndarray) -> tuple[int, int]:
+    """First and last + 1 of the places where `widths` reaches a quarter of its 95th percentile."""
+    places = np.flatnonzero(widths >= 0.25 * np.percentile(widths, 95))
+    return int(places[0]), int(places[-1]) + 1
 
 
 def normalise(sequence: np.ndarray, head: np.ndarray) -> np.ndarray:
