@@ -4,6 +4,8 @@
     state = create_state(config, model, optimizer, sample)
 """
 
+from functools import partial
+
 import flax
 import jax
 import jax.numpy as jnp
@@ -52,16 +54,32 @@ def create_state(
     variables: dict | None = None,
 ) -> TrainState:
     """A state at step 0, from `variables` where given, else initialised on `sample` (batch, height, width, channel)."""
+    init, key = partial(model.init, train=False), stream_key(config.seed, 0, "init")
     if variables is None:
         # XLA's CPU compiler otherwise takes half a minute over the random numbers of all kernels; they stay the same.
         options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-        init = jax.jit(model.init, static_argnames="train", compiler_options=options)
-        variables = init(stream_key(config.seed, 0, "init"), sample, train=False)
+        variables = jax.jit(init, compiler_options=options)(key, sample)
+    else:
+        _check_shapes(variables, jax.eval_shape(init, key, sample), config.init_from)
     # The training step reuses the memory of its state: nothing in it may be shared, with the caller or within.
     variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     ema = jax.tree.map(jnp.copy, variables) if config.optimizer.ema_decay else None
     params, batch_stats = jax.tree.map(jnp.copy, (variables["params"], variables["batch_stats"]))
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), ema)
+
+
+def _check_shapes(variables: dict, expected: dict, source: str) -> None:
+    given, expected = (
+        {"/".join(path): leaf.shape for path, leaf in traverse_util.flatten_dict(tree).items()}
+        for tree in (variables, expected)
+    )
+    wrong = sorted(path for path in given | expected if given.get(path) != expected.get(path))
+    if wrong:
+        raise UserError(
+            f"config.init_from={source} holds another model ({wrong[0]} is {given.get(wrong[0], 'missing')} there,"
+            f" {expected.get(wrong[0], 'missing')} here)",
+            "give this run the config.model and config.data.context of that one",
+        )
 
 
 def create_schedule(config: ml_collections.ConfigDict, num_steps: int) -> optax.Schedule:

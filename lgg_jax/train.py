@@ -96,6 +96,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     started = time.monotonic()
     parallel.check_batch(config.train.batch_size, config.optimizer.accumulation)
     task, workdir = tasks.get(config.task), Path(workdir).absolute()
+    task.check(config)
+    check_intervals(config.train)
     workdir_lib.check(workdir, config)
     resumed = workdir_lib.started(workdir)
     splits = dataset.checked(splits_lib.read_splits(workdir / "splits.json"), config) if resumed else (
@@ -150,6 +152,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
                     logger.note(f"stopped by SIGTERM at step {step}, which is saved; the same command goes on from it")
                     return
     finish(config, workdir, task, predict, cases)
+
+
+def check_intervals(config: ml_collections.ConfigDict) -> None:
+    """UserError where `config.train` asks for something every 0 steps."""
+    for name in ("log_every", "eval_every", "checkpoint_every"):
+        if config[name] < 1:
+            raise UserError(f"config.train.{name}={config[name]}", "choose at least 1")
 
 
 def due_after(step: int, num_steps: int, config: ml_collections.ConfigDict) -> dict[str, bool]:

@@ -13,6 +13,8 @@ def create_model(config: ml_collections.ConfigDict, axis_name: str | None = None
         raise UserError(f"config.model.name={config.name!r} is not known", "use 'unet'")
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"config.model.dtype={config.dtype!r} is not known", "use 'float32' or 'bfloat16'")
+    if config.pretrained:
+        raise UserError(f"config.model.pretrained={config.pretrained}: a U-Net has none", "leave it empty")
     return UNet(
         config.features, config.levels, config.norm, config.dropout, jnp.dtype(config.dtype).type, axis_name
     )

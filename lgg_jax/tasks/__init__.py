@@ -1,5 +1,6 @@
 """What differs between tasks. A task is a module with the functions that train.py and evaluate.py call:
 
+    check(config)                                -> UserError where the config asks for what the task does not have
     loss(config.loss, logits, batch, all_sum)    -> (loss, {name: (sum, count)})
     validate(predict, variables, cases)          -> (score, {name: value})
     pictures(predict, variables, cases)          -> {name: (n, height, width, 3) uint8}

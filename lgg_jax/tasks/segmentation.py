@@ -17,6 +17,17 @@ from lgg_jax.data import clinical, volume
 from lgg_jax.errors import UserError
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+TERMS = ("bce", "dice", "focal_tversky")
+SWITCHES = {"on": (True,), "off": (False,), "choose": (False, True)}
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """UserError where `config.loss` or `config.eval` asks for what there is not: before the training, not after it."""
+    if not any(config.loss[name] for name in TERMS):
+        raise UserError("config.loss has no term with a weight above 0", "set bce, dice or focal_tversky")
+    for name in ("flip_tta", "largest_component"):
+        if config.eval[name] not in SWITCHES:
+            raise UserError(f"config.eval.{name}={config.eval[name]!r} is not known", "use 'on', 'off' or 'choose'")
 
 
 def loss(config: ml_collections.ConfigDict, logits: jax.Array, batch: dict, all_sum: losses.AllSum):
@@ -39,8 +50,6 @@ def loss(config: ml_collections.ConfigDict, logits: jax.Array, batch: dict, all_
         ),
     }
     values = {name: term() for name, term in terms.items() if config[name]}
-    if not values:
-        raise UserError("config.loss has no term with a weight above 0", "set bce, dice or focal_tversky")
     total = sum(config[name] * value for name, value in values.items())
     rows = all_sum(jnp.sum(weight))
     return total, {name: (value * rows, rows) for name, value in {"loss": total, **values}.items()}
@@ -82,12 +91,8 @@ def choose(
 
     Of equals the plainest: no flips, no clean-up, the threshold nearest 0.5.
     """
-    switches = {"on": (True,), "off": (False,), "choose": (False, True)}
-    for name in ("flip_tta", "largest_component"):
-        if config[name] not in switches:
-            raise UserError(f"config.eval.{name}={config[name]!r} is not known", "use 'on', 'off' or 'choose'")
     thresholds = (config.threshold,) if config.threshold else sorted(THRESHOLDS, key=lambda t: abs(t - 0.5))
-    flips, cleanups = switches[config.flip_tta], switches[config.largest_component]
+    flips, cleanups = SWITCHES[config.flip_tta], SWITCHES[config.largest_component]
     options = [inference.Postprocessing(*option) for option in itertools.product(flips, cleanups, thresholds)]
     table = []
     for case in cases:
