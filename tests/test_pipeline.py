@@ -197,7 +197,7 @@ def test_nothing_is_warned_of():
 
 
 def scan(patient: str, mask) -> Volume:
-    image = np.random.default_rng(0).integers(50, 200, (3, 20, 24, 3)).astype(np.uint8)
+    image = np.random.default_rng(ord(patient)).integers(50, 200, (3, 20, 24, 3)).astype(np.uint8)
     return Volume(patient, image, mask, np.arange(3, dtype=np.int32), {})
 
 
@@ -209,6 +209,16 @@ def test_slices_of_all_volumes():
     assert data.mask.shape == (6, SIZE, SIZE) and data.mask.dtype == np.uint8
     np.testing.assert_array_equal(data.tumour, [False, True, False, True, True, True])
     np.testing.assert_array_equal(data.mask.max(axis=(1, 2)), 255 * data.tumour)
+
+
+def test_neighbouring_slices_are_of_the_same_volume():
+    mask = np.zeros((3, 20, 24), bool)
+    alone = pipeline.load_slices([scan("A", mask), scan("B", mask)], config().data).image
+    data = pipeline.load_slices([scan("A", mask), scan("B", mask)], config(**{"data.context": 1}).data)
+    before, after = [0, 0, 1, 3, 3, 4], [1, 2, 2, 4, 5, 5]
+    np.testing.assert_array_equal(data.image, np.concatenate([alone[before], alone, alone[after]], axis=-1))
+    batch = batches(config(), num_steps=1, data=data)[0]
+    assert batch["image"].shape == (BATCH, SIZE, SIZE, 9)
 
 
 def test_slices_need_volumes_with_masks():

@@ -122,7 +122,6 @@ def train_batches(
     dataset = tf.data.Dataset.range((num_steps - first_step) * rows)
     example = tf.autograph.experimental.do_not_convert(example)
     dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    dataset = dataset.batch(rows, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-    options = tf.data.Options()
-    options.autotune.ram_budget = 2**30
-    return dataset.with_options(options).as_numpy_iterator()
+    # A few batches ahead are enough; more would only take the processor from the first steps, whose rate is measured.
+    dataset = dataset.batch(rows, drop_remainder=True).prefetch(4)
+    return dataset.as_numpy_iterator()
