@@ -4,6 +4,7 @@ Minutes become steps through the rate that is measured on throw-away steps befor
 written to `length.json`: the schedule and every resume use that number, never the clock.
 """
 
+import statistics
 import time
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ import ml_collections
 
 from lgg_jax.errors import UserError
 
-_MEASURED = 12  # steps
+_WARM_UP, _MEASURED = 5, 20  # steps; the first ones fault memory in and share the processor with the filling pipeline
 _CHOICE = 4  # choosing the post-processing at the end costs about so many validations
 
 
@@ -39,10 +40,9 @@ def measure_steps(
       validate: does one validation.
       started: `time.monotonic()` when the command began.
     """
-    step()
-    validate()  # both once before the clock runs: compilation
-    a_step = _seconds(lambda: [step() for _ in range(_MEASURED)]) / _MEASURED
+    validate()  # compiles
     a_validation = _seconds(validate)
+    a_step = statistics.median([_seconds(step) for _ in range(_WARM_UP + _MEASURED)][_WARM_UP:])
     left = config.minutes * 60 - (time.monotonic() - started) - _CHOICE * a_validation
     return max(1, int(left / (a_step + a_validation / config.eval_every)))
 

@@ -1,0 +1,76 @@
+"""Steps, epochs and minutes become one number of steps."""
+
+import time
+
+import pytest
+
+from configs import default
+from lgg_jax import length
+from lgg_jax.errors import UserError
+
+
+def config(**fields):
+    result = default.get_config().train
+    result.update(fields)
+    return result
+
+
+@pytest.mark.parametrize("fields, expected", [
+    ({"num_steps": 40}, 40),
+    ({"epochs": 2.0, "batch_size": 16}, 125),
+    ({"epochs": 0.5, "batch_size": 16}, 31),  # 31.25
+    ({"epochs": 0.001, "batch_size": 16}, 1),
+    ({"minutes": 3.0}, None),
+])  # fmt: skip
+def test_steps_without_a_clock(fields, expected):
+    assert length.steps_without_clock(config(**fields), num_slices=1000) == expected
+
+
+@pytest.mark.parametrize("fields", [
+    {}, {"num_steps": 5, "epochs": 1.0}, {"num_steps": 5, "minutes": 1.0}, {"num_steps": -5}, {"minutes": -1.0},
+    {"num_steps": 5, "epochs": -1.0},
+])  # fmt: skip
+def test_exactly_one_length(fields):
+    with pytest.raises(UserError, match=r"set exactly one of config\.train\.num_steps"):
+        length.steps_without_clock(config(**fields), num_slices=1000)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time that passes only when a step or a validation takes some; the first of each compiles for 5 s more."""
+
+    class Clock:
+        now, calls = 100.0, ()
+
+        def taking(self, name: str, seconds: float):
+            def run():
+                self.now += seconds + (5.0 if name not in self.calls else 0.0)
+                self.calls += (name,)
+
+            return run
+
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    return clock
+
+
+def test_minutes_are_filled_with_steps_and_their_validations(clock):
+    """Of 10 minutes 20 s have passed before; compiling 10 s, 25 steps and two validations take 0.5 s and 2 s."""
+    steps = length.measure_steps(
+        config(minutes=10.0, eval_every=100), clock.taking("step", 0.5), clock.taking("validate", 2.0), 80.0
+    )
+    left = 600 - 20 - (10 + 25 * 0.5 + 2 * 2.0) - 4 * 2.0
+    assert steps == int(left / (0.5 + 2.0 / 100))
+    end = clock.now + steps * 0.5 + steps // 100 * 2.0 + 4 * 2.0
+    assert end - 80.0 == pytest.approx(600, abs=1.5)
+
+
+def test_compilation_does_not_count_as_the_rate(clock):
+    arguments = clock.taking("step", 0.5), clock.taking("validate", 2.0)
+    first = length.measure_steps(config(minutes=10.0), *arguments, clock.now)
+    second = length.measure_steps(config(minutes=10.0), *arguments, clock.now)
+    assert second - first == pytest.approx(10 / 0.504, abs=1)  # the ten seconds themselves, nothing more
+
+
+def test_too_few_minutes_are_one_step(clock):
+    assert length.measure_steps(config(minutes=0.01), clock.taking("step", 9.0), clock.taking("validate", 9.0), 0) == 1
