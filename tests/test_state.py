@@ -1,0 +1,204 @@
+"""What a step changes: schedule, optimizer, averaged weights, random streams and a fresh state."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from configs import default
+from lgg_jax import state as state_lib
+from lgg_jax.errors import UserError
+from lgg_jax.models.unet import UNet
+
+
+def optimizer_config(**fields):
+    config = default.get_config().optimizer
+    config.update(fields)
+    return config
+
+
+def params(seed=0) -> dict:
+    """A module to freeze and one to train, each with a kernel and what is not to be decayed."""
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape):
+        return jnp.float32(rng.normal(size=shape))
+
+    return {
+        "encoder0": {"conv0": {"kernel": draw(2, 3)}, "norm0": {"scale": draw(3), "bias": draw(3)}},
+        "output": {"kernel": draw(3, 1), "bias": draw(1)},
+    }
+
+
+def train(values: dict, gradients: dict, steps=3, **fields) -> dict:
+    optimizer = state_lib.create_optimizer(optimizer_config(**fields), num_steps=10)
+    opt_state = optimizer.init(values)
+    for _ in range(steps):
+        updates, opt_state = optimizer.update(gradients, opt_state, values)
+        values = optax.apply_updates(values, updates)
+    return values
+
+
+def same(first, second) -> bool:
+    return jax.tree.all(jax.tree.map(np.array_equal, first, second))
+
+
+def test_warmup_and_cosine_by_hand():
+    config = optimizer_config(learning_rate=0.02, schedule="cosine", warmup_steps=10)
+    schedule = state_lib.create_schedule(config, num_steps=110)
+    expected = {
+        0: 0, 1: 0.002, 5: 0.01, 10: 0.02, 35: 0.02 * (1 + np.cos(np.pi / 4)) / 2, 60: 0.01,
+        85: 0.02 * (1 - np.cos(np.pi / 4)) / 2, 110: 0, 200: 0,
+    }  # fmt: skip
+    for step, value in expected.items():
+        assert schedule(step) == pytest.approx(value, abs=1e-8), step
+
+
+def test_constant_with_and_without_warmup():
+    plain = state_lib.create_schedule(optimizer_config(learning_rate=0.02), 100)
+    assert [float(plain(step)) for step in (0, 1, 99)] == pytest.approx([0.02] * 3)
+    warm = state_lib.create_schedule(optimizer_config(learning_rate=0.02, warmup_steps=4), 100)
+    assert [float(warm(step)) for step in (0, 1, 3, 4, 99)] == pytest.approx([0, 0.005, 0.015, 0.02, 0.02])
+
+
+@pytest.mark.parametrize("warmup", [5, 9])
+def test_a_run_shorter_than_its_warmup(warmup):
+    config = optimizer_config(learning_rate=0.02, schedule="cosine", warmup_steps=warmup)
+    rates = [float(state_lib.create_schedule(config, 5)(step)) for step in range(6)]
+    assert np.isfinite(rates).all() and max(rates) <= 0.02 and min(rates) >= 0
+
+
+@pytest.mark.parametrize("field, value", [("schedule", "linear"), ("name", "sgd")])
+def test_unknown_names(field, value):
+    with pytest.raises(UserError, match=rf"config\.optimizer\.{field}='{value}' is not known"):
+        state_lib.create_optimizer(optimizer_config(**{field: value}), 10)
+
+
+def test_adam_by_hand():
+    """Under a constant gradient g both moments, bias-corrected, are g and g²: each step moves by lr × g / (|g| + ε)."""
+    start, gradients = params(), jax.tree.map(lambda x: 3 * jnp.sign(x) + x, params(1))
+    moved = train(start, gradients, learning_rate=0.01)
+    expected = jax.tree.map(lambda x, g: x - 3 * 0.01 * np.sign(g), start, gradients)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), moved, expected)
+
+
+def test_adamw_decays_kernels_only():
+    start = params()
+    moved = train(start, jax.tree.map(jnp.zeros_like, start), 2, name="adamw", learning_rate=0.1, weight_decay=0.5)
+    for module, name in ((("encoder0", "conv0"), "kernel"), (("output",), "kernel")):
+        before, after = start, moved
+        for key in (*module, name):
+            before, after = before[key], after[key]
+        np.testing.assert_allclose(after, before * (1 - 0.1 * 0.5) ** 2, rtol=1e-5)
+    assert same(moved["encoder0"]["norm0"], start["encoder0"]["norm0"])
+    assert same(moved["output"]["bias"], start["output"]["bias"])
+
+
+def test_clipping_is_by_the_global_norm():
+    gradients = params(1)
+    optimizer = state_lib.create_optimizer(optimizer_config(clip_norm=0.5), 10)
+    _, opt_state = optimizer.update(gradients, optimizer.init(params()), params())
+    factor = 0.5 / np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(gradients)))
+    assert factor < 1
+    first_moment = optax.tree.get(opt_state, "mu")  # after one step 0.1 × the gradient
+    expected = jax.tree.map(lambda g: 0.1 * factor * g, gradients)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), first_moment, expected)
+
+
+@pytest.mark.parametrize("fields", [{"name": "adam"}, {"name": "adamw", "weight_decay": 0.1}], ids=["adam", "adamw"])
+@pytest.mark.parametrize("clip_norm", [0.0, 0.5])
+def test_frozen_modules_stay_and_others_move(fields, clip_norm):
+    start, fields = params(), {**fields, "clip_norm": clip_norm, "frozen": ("encoder0",)}
+    moved = train(start, params(1), **fields)
+    assert same(moved["encoder0"], start["encoder0"])
+    assert all((a != b).all() for a, b in zip(*map(jax.tree.leaves, (moved["output"], start["output"])), strict=True))
+    # Nor do the gradients of what is frozen count for the clipping of the others.
+    gradients = params(1) | {"encoder0": jax.tree.map(lambda g: 1e6 * g, params(1)["encoder0"])}
+    assert same(train(start, gradients, **fields), moved)
+
+
+def test_a_frozen_name_the_model_does_not_have():
+    with pytest.raises(UserError, match=r"frozen names \['encodr'\].*choose from encoder0, output"):
+        train(params(), params(1), frozen=("encodr", "output"))
+
+
+@pytest.mark.parametrize("step, rate", [(0, 0.1), (1, 2 / 11), (90, 91 / 100), (10**6, 0.99)])
+def test_averaged_weights_by_hand(step, rate):
+    ema, new = params(), params(1)
+    updated = state_lib.update_ema(ema, new, jnp.int32(step), decay=0.99)
+    expected = jax.tree.map(lambda old, now: rate * old + (1 - rate) * now, ema, new)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), updated, expected)
+
+
+def test_without_averaged_weights():
+    assert state_lib.update_ema(None, params(), jnp.int32(3), 0.99) is None
+
+
+def test_keys_differ_by_seed_step_and_stream_and_are_the_same_when_derived_again():
+    places = [(seed, step, stream) for seed in (0, 1) for step in range(20) for stream in state_lib.STREAMS]
+    keys = [jax.random.key_data(state_lib.stream_key(*place)).tobytes() for place in places]
+    assert len(set(keys)) == len(places)
+    again = jax.jit(lambda step: state_lib.stream_key(1, step, "dropout"))(jnp.int32(7))
+    assert jax.random.key_data(again).tobytes() == keys[places.index((1, 7, "dropout"))]
+
+
+MODEL = UNet(features=2, levels=2)
+SAMPLE = np.zeros((1, 8, 8, 3), np.float16)
+
+
+def create(seed=0, variables=None, model=MODEL, **fields) -> state_lib.TrainState:
+    config = default.get_config()
+    config.seed = seed
+    config.optimizer.update(fields)
+    optimizer = state_lib.create_optimizer(config.optimizer, 10)
+    return state_lib.create_state(config, model, optimizer, SAMPLE, variables)
+
+
+def addresses(tree) -> list[int]:
+    return [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(tree)]
+
+
+@pytest.fixture(scope="module")
+def fresh() -> state_lib.TrainState:
+    return create(ema_decay=0.99, name="adamw")
+
+
+def test_a_fresh_state(fresh):
+    assert fresh.step == 0 and fresh.step.dtype == jnp.int32
+    assert {leaf.dtype for leaf in jax.tree.leaves((fresh.params, fresh.batch_stats))} == {jnp.dtype("float32")}
+    assert same(fresh.ema, {"params": fresh.params, "batch_stats": fresh.batch_stats})
+    assert fresh.variables() is fresh.ema
+
+
+def test_weights_follow_the_seed_as_without_compiler_options(fresh):
+    plain = MODEL.init(state_lib.stream_key(0, 0, "init"), SAMPLE, train=False)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), fresh.params, plain["params"])
+    other = create(seed=1).params
+    assert not np.allclose(other["output"]["kernel"], fresh.params["output"]["kernel"])
+
+
+def test_no_memory_is_shared_within_a_state_or_with_the_caller(fresh):
+    """The training step reuses the memory of its state: what shares it would be overwritten."""
+    variables = {"params": fresh.params, "batch_stats": fresh.batch_stats}
+    state = create(variables=variables, ema_decay=0.99)
+    assert same(state.params, fresh.params) and same(state.batch_stats, fresh.batch_stats)
+    for each in (fresh, state):
+        assert len(set(addresses(each))) == len(addresses(each)) > 20
+    assert not set(addresses(state)) & set(addresses(variables))
+
+
+def shapes(model: UNet) -> dict:
+    return jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: model.init(jax.random.key(0), SAMPLE, train=False)))
+
+
+def test_a_state_without_averaged_weights_and_without_statistics():
+    model = UNet(features=8, levels=2, norm="group")
+    state = create(variables=shapes(model), model=model)
+    assert state.ema is None and state.batch_stats == {}
+    assert state.variables() == {"params": state.params, "batch_stats": {}}
+
+
+def test_weights_of_another_model():
+    with pytest.raises(UserError, match=r"init_from=.* holds another model \(.* there, .* here\)"):
+        create(variables=shapes(UNet(features=3, levels=2)))
