@@ -1,7 +1,7 @@
 """Saving and restoring: the only file that knows Orbax.
 
     with Checkpoints(workdir) as checkpoints:
-        checkpoints.save(step, state, progress, score)         # returns at once, written in the background
+        checkpoints.save(step, state, progress)                # returns at once, written in the background
     variables, step = restore_variables(workdir)               # on any machine; the best step by default
 
 `checkpoints/<step>/` appears under its name only when it is whole; the latest and the best by score are kept, and
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from lgg_jax.errors import UserError
 from lgg_jax.state import TrainState
@@ -34,19 +33,22 @@ class Progress:
         return dataclasses.replace(self, stale=self.stale + 1)
 
 
+class _LatestAndBest:
+    """Which checkpoints stay. The best is that of `Progress`: Orbax's own policy forgets it when a run is resumed."""
+
+    best_step = -1
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        del context
+        return [checkpoint.step in (self.best_step, checkpoints[-1].step) for checkpoint in checkpoints]
+
+
 class Checkpoints:
     """The checkpoints of one run, as a context manager that waits for the last to be written."""
 
     def __init__(self, workdir: str | Path):
-        policy = preservation_policy.AnyPreservationPolicy(
-            [
-                preservation_policy.LatestN(1),
-                preservation_policy.BestN(
-                    get_metric_fn=lambda metrics: metrics["score"], n=1, keep_checkpoints_without_metrics=False
-                ),
-            ]
-        )
-        options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+        self._keep = _LatestAndBest()
+        options = ocp.CheckpointManagerOptions(preservation_policy=self._keep)
         self._manager = ocp.CheckpointManager(_folder(workdir), options=options, item_names=("state", "progress"))
 
     def __enter__(self) -> "Checkpoints":
@@ -63,15 +65,15 @@ class Checkpoints:
         """The newest whole checkpoint, None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: TrainState, progress: Progress, score: float | None) -> None:
+    def save(self, step: int, state: TrainState, progress: Progress) -> None:
         """Starts to write; first waits for the save before, and raises UserError where that one failed."""
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(dataclasses.asdict(progress))
         )
-        metrics = None if score is None else {"score": score}
         try:
             self._manager.wait_until_finished()
-            self._manager.save(step, args=items, metrics=metrics, force=True)
+            self._keep.best_step = progress.best_step
+            self._manager.save(step, args=items, force=True)
         except (OSError, ValueError, RuntimeError) as error:
             raise _write_failed(self._manager.directory, error) from error
 

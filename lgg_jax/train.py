@@ -137,7 +137,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
                 state, metrics = train_step(state, parallel.shard(batch))
                 step += 1
                 logger.add(metrics)
-                stop, due, score = preemption.reached(step), due_after(step, num_steps, config.train), None
+                stop, due = preemption.reached(step), due_after(step, num_steps, config.train)
                 if stop or any(due.values()):
                     check_finite(logger.flush(step), step, workdir)
                 if due["eval"]:
@@ -146,7 +146,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
                     logger.scalars(step, "validation", values)
                     logger.images(step, task.pictures(predict, parallel.to_local(state.variables()), cases))
                 if stop or due["checkpoint"] or progress.best_step == step:
-                    checkpoints.save(step, state, progress, score)
+                    checkpoints.save(step, state, progress)
                 if stop:
                     checkpoints.wait()
                     logger.note(f"stopped by SIGTERM at step {step}, which is saved; the same command goes on from it")

@@ -17,6 +17,9 @@ import jax.numpy as jnp
 from lgg_jax.errors import UserError
 
 _GROUPS = 8  # of GroupNorm
+# Logit of 0.02, about the share of tumour among all pixels: a training starts at the prior and does not spend its
+# first hundred steps on finding out that most of a head is no tumour (Lin et al. 2017, section 4.1).
+_PRIOR_LOGIT = -3.9
 
 
 class ConvBlock(nn.Module):
@@ -103,7 +106,7 @@ class UNet(nn.Module):
             x = UpConv(widths[level], self.dtype, name=f"up{level}")(x)
             x = drop(name=f"dropout{level}")(jnp.concatenate([x, skips.pop()], axis=-1))
             x = ConvBlock(widths[level], norm, self.dtype, name=f"decoder{level}")(x)
-        x = nn.Conv(1, (1, 1), dtype=self.dtype, name="output")(x)
+        x = nn.Conv(1, (1, 1), dtype=self.dtype, bias_init=nn.initializers.constant(_PRIOR_LOGIT), name="output")(x)
         return x[..., 0].astype(jnp.float32)
 
     def _check(self, height: int, width: int) -> None:
