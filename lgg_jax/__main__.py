@@ -69,6 +69,8 @@ def parse(module, argv: list[str]) -> flags.FlagValues | None:
         return None
     try:
         rest = values(argv[1:])
+        if "config" in own:
+            values.config.to_dict()  # a file that is not there is an error only when the config is used
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         # ml_collections raises what it meets: a field that does not exist, a config file that is not there.
         raise UserError(explain(error, argv), f"see python -m lgg_jax {argv[1]} --help") from error
@@ -79,16 +81,16 @@ def parse(module, argv: list[str]) -> flags.FlagValues | None:
 
 def explain(error: Exception, argv: list[str]) -> str:
     """One line on why the flags did not parse."""
-    for word in argv:
-        path = word.removeprefix("--config=").split(":")[0]
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        path = following if word == "--config" else word.removeprefix("--config=")
         if path != word and not Path(path).is_file():
             return f"no such config file: {path}"
     line = " ".join(str(error).replace("\\n", " ").replace("\\", "").split()).rstrip(".")
-    unknown = re.match(r"\W*'(\w+)'\W*(?=Did)", line)
+    unknown = re.match(r"\W*'(\w+)'\W*(?=Did|$)", line)
     if not unknown:
         return line
     hint = line[unknown.end() :].strip("'\"")
-    return f"no config field is named {unknown[1]!r} ({hint})"
+    return f"no config field is named {unknown[1]!r}" + (f" ({hint})" if hint else "")
 
 
 def import_tensorflow() -> None:

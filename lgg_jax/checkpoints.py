@@ -8,12 +8,14 @@
 the one before goes only after the next is there.
 """
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
 import jax
 import orbax.checkpoint as ocp
 
+from lgg_jax import parallel
 from lgg_jax.errors import UserError
 from lgg_jax.state import TrainState
 
@@ -49,7 +51,7 @@ class Checkpoints:
     def __init__(self, workdir: str | Path):
         self._keep = _LatestAndBest()
         options = ocp.CheckpointManagerOptions(preservation_policy=self._keep)
-        self._manager = ocp.CheckpointManager(_folder(workdir), options=options, item_names=("state", "progress"))
+        self._manager = ocp.CheckpointManager(_folder(workdir), options=options, item_handlers=_handlers())
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -68,7 +70,8 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, progress: Progress) -> None:
         """Starts to write; first waits for the save before, and raises UserError where that one failed."""
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(dataclasses.asdict(progress))
+            state=ocp.args.StandardSave(parallel.portable(state)),
+            progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
         )
         try:
             self._manager.wait_until_finished()
@@ -86,18 +89,20 @@ class Checkpoints:
 
     def restore(self, step: int, state: TrainState) -> tuple[TrainState, Progress]:
         """State and progress of `step`; `state` gives the structure, shapes and placement."""
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-        try:
-            items = self._manager.restore(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore()),
-            )
-        except (ValueError, KeyError) as error:
+        folder = self._manager.directory / str(step)
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, parallel.portable(state))
+        wanted = _shapes(ocp.tree.serialize_tree(target, keep_empty_nodes=True))
+        with _reading(folder):
+            saved = _shapes(self._manager.item_metadata(step)["state"].tree)
+        if saved != wanted:
+            wrong = sorted(path for path in saved | wanted if saved.get(path) != wanted.get(path))
             raise UserError(
-                f"{self._manager.directory / str(step)} does not fit this config's model and optimizer"
-                f" ({_first_line(error)})",
+                f"{folder} does not fit this config's model and optimizer (first in {wrong[0]})",
                 "use the config of the workdir, or another workdir",
-            ) from error
+            )
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore())
+        with _reading(folder):
+            items = self._manager.restore(step, args=args)
         return items["state"], Progress(**items["progress"])
 
 
@@ -114,27 +119,46 @@ def restore_variables(workdir: str | Path, step: int | None = None) -> tuple[dic
     folder = _folder(workdir)
     if not folder.is_dir():
         raise UserError(f"{folder}: no checkpoints", "pass the --workdir of a training that has saved one")
-    handlers = {"state": ocp.StandardCheckpointHandler(), "progress": ocp.JsonCheckpointHandler()}
     options = ocp.CheckpointManagerOptions(create=False)
-    with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as manager:
+    with ocp.CheckpointManager(folder, options=options, item_handlers=_handlers()) as manager:
         steps = sorted(manager.all_steps())
         if not steps:
             raise UserError(f"{folder}: no checkpoint yet", "let the training save one first")
         if step is None:
-            only_progress = ocp.args.Composite(progress=ocp.args.JsonRestore())
-            best = manager.restore(steps[-1], args=only_progress)["progress"]["best_step"]
+            with _reading(folder / str(steps[-1])):
+                args = ocp.args.Composite(progress=ocp.args.JsonRestore())
+                best = manager.restore(steps[-1], args=args)["progress"]["best_step"]
             step = best if best in steps else steps[-1]
         if step not in steps:
             raise UserError(f"{folder}: no checkpoint of step {step}", f"choose from {steps}")
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        saved = manager.item_metadata(step)["state"].tree
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved)
-        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
+        with _reading(folder / str(step)):
+            saved = manager.item_metadata(step)["state"].tree
+            target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved)
+            state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
     return state["ema"] or {"params": state["params"], "batch_stats": state["batch_stats"]}, step
 
 
 def _folder(workdir: str | Path) -> Path:
     return Path(workdir).absolute() / "checkpoints"
+
+
+def _handlers() -> dict:
+    return {"state": ocp.StandardCheckpointHandler(), "progress": ocp.JsonCheckpointHandler()}
+
+
+@contextlib.contextmanager
+def _reading(folder: Path):
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        remedy = "remove that folder to use the checkpoint before it"
+        raise UserError(f"{folder} cannot be read ({_first_line(error)})", remedy) from error
+
+
+def _shapes(tree) -> dict[str, tuple]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): (leaf.shape, leaf.dtype) for path, leaf in leaves}
 
 
 def _write_failed(folder, error: Exception) -> UserError:

@@ -41,8 +41,13 @@ def initialize() -> None:
 
 
 def map_step(step: Callable) -> Callable:
-    """(state, batch) → (state, metrics) over all devices; the old state's memory is reused for the new one."""
-    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=(0,))
+    """(state, batch) → (state, metrics) over all devices; the old state's memory is reused for the new one.
+
+    Not across hosts: there pmap spreads a first state over the local devices and deletes it, although the copy on the
+    first device shares its memory.
+    """
+    donated = (0,) if jax.process_count() == 1 else ()
+    return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=donated)
 
 
 def map_local(function: Callable) -> Callable:
@@ -79,6 +84,11 @@ def device_key(key: jax.Array) -> jax.Array:
 def to_local(tree):
     """A replicated tree as it lies on this host's first device: usable without the other hosts."""
     return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
+
+
+def portable(tree):
+    """The tree as a checkpoint takes it: across hosts as NumPy, for Orbax refuses what only one host addresses."""
+    return tree if jax.process_count() == 1 else jax.tree.map(np.array, tree)
 
 
 def gather(rows: np.ndarray) -> np.ndarray:

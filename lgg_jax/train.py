@@ -85,7 +85,7 @@ def make_train_step(
         ema = state_lib.update_ema(
             state.ema, {"params": params, "batch_stats": batch_stats}, state.step, config.optimizer.ema_decay
         )
-        metrics["grad_norm"] = (optax.global_norm(gradients), jnp.ones(()))
+        metrics["grad_norm"] = (optax.tree.norm(gradients), jnp.ones(()))
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 
     return train_step
