@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from configs import smoke
-from lgg_jax import __main__, train
+from lgg_jax import __main__
 from lgg_jax.data import synthetic
 
+__main__.import_tensorflow()  # as the command line does, before a test module does otherwise
 ROOT = Path(__file__).parents[1]
 # Three levels: XLA compiles them in half the time of five. Averaged weights and dropout take part in all that is
 # stored and resumed.
@@ -75,6 +76,8 @@ def smoke_config(small_phantoms) -> ml_collections.ConfigDict:
 @pytest.fixture(scope="session")
 def trained(small_phantoms, tmp_path_factory) -> Path:
     """The workdir of a finished run of `smoke_config`. Only to be read: copy it to change it."""
+    from lgg_jax import train
+
     config = smoke.get_config()
     config.update_from_flattened_dict({**FIELDS, "data.dir": str(small_phantoms)})
     workdir = tmp_path_factory.mktemp("trained") / "run"
@@ -82,15 +85,16 @@ def trained(small_phantoms, tmp_path_factory) -> Path:
     return workdir
 
 
-@pytest.fixture
-def lgg(monkeypatch) -> Callable[..., Result]:
+@pytest.fixture(scope="session")
+def lgg() -> Callable[..., Result]:
     """`lgg("evaluate", "--workdir=W")`: the command line within this process."""
 
     def command(*words: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["lgg_jax", *map(str, words)])  # config_flags reads it
         out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as ended:
-            __main__.run()
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+            patch.setattr(sys, "argv", ["lgg_jax", *map(str, words)])  # config_flags reads it
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                __main__.run()
         return Result(ended.value.code or 0, out.getvalue(), err.getvalue())
 
     return command

@@ -1,0 +1,209 @@
+"""A shipped config, shrunk by a few fields, through the real command line: from phantoms to figures; and its phases."""
+
+import importlib
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT, launch, result, smoke_words
+from flax import traverse_util
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from configs import default
+from lgg_jax import length, models, scoring, state, train
+from lgg_jax.checkpoints import restore_variables
+from lgg_jax.data import lgg_mri, pipeline
+
+CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
+SHRUNK = {"data.size": 32, "data.validation_fraction": 0.2, "model.features": 4, "optimizer.warmup_steps": 10,
+          "train.minutes": 0, "train.num_steps": 90, "train.eval_every": 30}  # fmt: skip
+SUMMARY = {"mean", "median", "std", "ci95", "n"}
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory, lgg) -> Path:
+    """Everything a person types, in order; every command must end well and say nothing on stderr."""
+    folder = tmp_path_factory.mktemp("story")
+    data, run = folder / "phantoms", folder / "run"
+    changes = [f"--config.{name}={value}" for name, value in SHRUNK.items()]
+    for command, *words in (
+        (lgg, "synthesize", f"--output={data}", "--patients=10"),
+        (lgg, "check", f"--data_dir={data}"),
+        (launch, "train", "--config=configs/unet_cpu.py", f"--workdir={run}", f"--config.data.dir={data}", *changes),
+        (launch, "evaluate", f"--workdir={run}"),
+    ):
+        ended = command(*words)
+        ended = ended if command is lgg else result(ended)
+        assert (ended.code, ended.err) == (0, ""), (words, ended)
+    return folder
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{path} holds {name}"))
+
+
+def read_cases(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "cases.csv", keep_default_na=False, na_values=[""])
+
+
+def test_metrics_have_the_form_that_scripts_rely_on(story):
+    metrics = read_json(story / "run/eval/test/metrics.json")
+    assert metrics["task"] == "segmentation"
+    assert (metrics["split"], metrics["dataset"]) == ("test", str(story / "phantoms"))
+    assert metrics["step"] in (30, 60, 90)
+    for name in ("volume_dice", "volume_iou", "hd95_px", "sensitivity", "precision"):
+        assert set(metrics[name]) == SUMMARY
+        assert metrics[name]["n"] == 2
+        high = 1 if name != "hd95_px" else float("inf")
+        assert 0 <= metrics[name]["ci95"][0] <= metrics[name]["mean"] <= metrics[name]["ci95"][1] <= high
+    for name in ("slice_dice_tumour", "slice_dice_all"):
+        assert set(metrics[name]) == {"mean", "ci95", "n"}
+        assert 0 <= metrics[name]["mean"] <= 1
+    assert 0 < metrics["all_background_slice_dice"] < 1
+    assert set(metrics["subgroups"]) == {"institution", "grade", "missing_sequences", "tumour_size"}
+
+
+def test_it_has_learnt_something(story):
+    metrics = read_json(story / "run/eval/test/metrics.json")
+    assert metrics["volume_dice"]["mean"] > 0.5
+
+
+def test_a_case_is_a_patient_of_the_split_and_the_numbers_follow_from_the_cases(story):
+    cases = read_cases(story / "run/eval/test")
+    splits = read_json(story / "run/splits.json")
+    assert sorted(cases["patient"]) == splits["test"]
+    metrics = read_json(story / "run/eval/test/metrics.json")
+    again = json.loads(json.dumps(scoring.summarise(cases)))
+    assert {name: metrics[name] for name in again} == again
+    for volume in lgg_mri.load_volumes(story / "phantoms", patients=splits["test"]):
+        row = cases[cases["patient"] == volume.patient].iloc[0]
+        assert row["slices"] == len(volume.image)
+        assert row["tumour_pixels"] == volume.mask.sum()
+
+
+def test_figures_are_pictures(story):
+    for name in ("overlays.png", "dice.png"):
+        with Image.open(story / "run/eval/test/figures" / name) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 100
+
+
+def test_the_workdir_is_as_described(story):
+    run = story / "run"
+    assert {path.name for path in run.iterdir()} == {
+        "config.json", "splits.json", "length.json", "postprocess.json", "checkpoints", "logs", "eval"}
+    assert read_json(run / "length.json") == {"num_steps": 90}
+    assert read_json(run / "config.json")["model"]["features"] == 4
+    assert read_json(run / "postprocess.json")["step"] == read_json(run / "eval/test/metrics.json")["step"]
+
+
+def test_tensorboard_reads_the_events(story):
+    events = EventAccumulator(str(story / "run/logs"))
+    events.Reload()
+    assert {"train/loss", "train/grad_norm", "validation/volume_dice"} <= set(events.Tags()["tensors"])
+    assert [event.step for event in events.Tensors("validation/volume_dice")] == [30, 60, 90]
+    pictures = [tag for tag in events.Tags()["tensors"] if tag.startswith("validation/TCGA")]
+    assert len(pictures) == 1
+    last = [json.loads(line) for line in (story / "run/logs/metrics.jsonl").read_text().splitlines()][-1]
+    assert last["step"] == 90
+
+
+def test_external_validation_needs_no_table(story, lgg, tmp_path):
+    other = tmp_path / "other"
+    assert lgg("synthesize", f"--output={other}", "--patients=3", "--seed=9").code == 0
+    (other / "data.csv").unlink()
+    ended = lgg("evaluate", f"--workdir={story}/run", f"--data_dir={other}", "--split=all", "--name=x")
+    assert ended.code == 0, ended.err
+    metrics = read_json(story / "run/eval/x/metrics.json")
+    assert (metrics["dataset"], metrics["split"], metrics["volume_dice"]["n"]) == (str(other), "all", 3)
+    assert set(metrics["subgroups"]["grade"]) == {"unknown"}
+    assert sorted(read_cases(story / "run/eval/x")["patient"]) == sorted(lgg_mri.list_patients(other)["patient"])
+
+
+def test_a_second_phase_starts_from_the_best_weights_with_the_same_patients(
+    trained, smoke_config, tmp_path, monkeypatch
+):
+    smoke_config.update_from_flattened_dict({"init_from": str(trained), "seed": 5, "data.test_fraction": 0.5})
+
+    def first_step(start, _batch):
+        for variables in ({"params": start.params, "batch_stats": start.batch_stats}, start.ema):
+            jax.tree.map(np.testing.assert_array_equal, variables, restore_variables(trained)[0])
+        assert start.step == 0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lgg_jax.parallel.map_step", lambda _: first_step)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(smoke_config, tmp_path / "second")
+    assert read_json(tmp_path / "second/splits.json") == read_json(trained / "splits.json")
+
+
+def test_early_stopping_ends_early_and_chooses_all_the_same(smoke_config, tmp_path, capsys):
+    """Without learning the score stays as it is, and of equals the later is the best: so let it fall."""
+    smoke_config.update_from_flattened_dict({
+        "train.num_steps": 100, "train.eval_every": 2, "train.patience": 2, "train.checkpoint_every": 100,
+    })  # fmt: skip
+    scores = iter([0.5, 0.6, 0.4, 0.3, 0.9])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lgg_jax.tasks.segmentation.validate", lambda *_: (score := next(scores), {"volume_dice": score}))
+        train.train(smoke_config, tmp_path)
+    assert "stopping early: 2 validations without a new best" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 8
+    assert read_json(tmp_path / "postprocess.json")["step"] == 4
+    assert restore_variables(tmp_path)[1] == 4
+
+
+def test_minutes_become_steps_once(small_phantoms, tmp_path, lgg):
+    words = smoke_words(small_phantoms, tmp_path / "run", train__num_steps=0, train__minutes=0.1)
+    ended = lgg(*words)
+    assert ended.code == 0, ended.err
+    length = (tmp_path / "run/length.json").read_text()
+    steps = json.loads(length)["num_steps"]
+    assert steps >= 1
+    assert f"step {steps}/{steps}" in ended.out
+    ended = lgg(*words)
+    assert f"going on from step {steps} of {steps}" in ended.out
+    assert (tmp_path / "run/length.json").read_text() == length
+
+
+def test_divergence_keeps_the_last_good_checkpoint(trained, small_phantoms, tmp_path, monkeypatch, lgg):
+    """The run is half done, and from its next step on there is nothing but infinity to see."""
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    (workdir / "length.json").write_text('{"num_steps": 60}')
+    batches = pipeline.train_batches
+
+    def infinite(*args):
+        return ({**batch, "image": batch["image"] + np.inf} for batch in batches(*args))
+
+    monkeypatch.setattr(pipeline, "train_batches", infinite)
+    ended = lgg(*smoke_words(small_phantoms, workdir))
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert ended.err.startswith("lgg_jax: error: the training diverged at or before step 30 (")
+    assert f"{workdir}/checkpoints keeps the last good checkpoint" in ended.err
+    jax.tree.map(np.testing.assert_array_equal, restore_variables(workdir)[0], restore_variables(trained)[0])
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_has_the_fields_and_a_model(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert fields(config) == fields(default.get_config())
+    assert importlib.import_module(f"configs.{name}").__doc__.count("python -m lgg_jax train") == 1
+    size = config.data.size
+    model = models.create_model(config.model)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False))
+    assert traverse_util.flatten_dict(shapes["params"])
+    state.create_optimizer(config.optimizer, 1000)
+    if name != "default":
+        length.steps_without_clock(config.train, 1000)
+
+
+def fields(config) -> set[str]:
+    return set(traverse_util.flatten_dict(json.loads(config.to_json())))

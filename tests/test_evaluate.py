@@ -1,0 +1,141 @@
+"""What is chosen on validation, who is scored, and what is written of it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from configs import default
+from lgg_jax import evaluate, inference
+from lgg_jax.data import lgg_mri
+from lgg_jax.data.volume import Geometry, Volume
+from lgg_jax.errors import UserError
+from lgg_jax.tasks import segmentation
+
+
+def case(truth: np.ndarray, probability: np.ndarray) -> inference.Case:
+    """A case whose prediction is already known: `known` reads it from the FLAIR channel."""
+    image = np.zeros((*truth.shape, 3), np.uint8)
+    images = np.repeat(probability[..., None], 3, axis=-1).astype(np.float16)
+    side = truth.shape[1]
+    return inference.Case(Volume("p", image, truth, np.arange(1), {}), Geometry(0, 0, side, side, side, side), images)
+
+
+def known(_variables, images: np.ndarray) -> np.ndarray:
+    return images[..., 1].astype(np.float32)
+
+
+def masks(*places: tuple[int, int]) -> np.ndarray:
+    """(1, 16, 16) bool with 4 × 4 squares at these rows and columns."""
+    mask = np.zeros((1, 16, 16), bool)
+    for row, column in places:
+        mask[0, row : row + 4, column : column + 4] = True
+    return mask
+
+
+def one_sided(_variables, images: np.ndarray) -> np.ndarray:
+    """Finds a square at the left edge besides, whatever it is shown."""
+    return np.maximum(known({}, images), masks((12, 0)) * np.float32(0.8))
+
+
+def choose(cases, predict=known, **fields) -> tuple[inference.Postprocessing, float]:
+    config = default.get_config().eval
+    config.update(fields)
+    return segmentation.choose(predict, {}, cases, config)
+
+
+def test_of_equals_the_plainest():
+    truth = masks((2, 2))
+    assert choose([case(truth, truth * 0.9)], flip_tta="off") == (inference.Postprocessing(), 1.0)
+    symmetric = masks((6, 6))
+    assert choose([case(symmetric, symmetric * 0.9)]) == (inference.Postprocessing(), 1.0)
+
+
+@pytest.mark.parametrize("inside, outside, threshold", [(0.45, 0.35, 0.4), (0.65, 0.55, 0.6), (0.9, 0.65, 0.7)])
+def test_the_threshold_that_scores_best(inside, outside, threshold):
+    truth = masks((6, 6))
+    probability = np.where(truth, inside, np.where(masks((6, 6), (10, 6), (2, 6)), outside, 0.0))
+    chosen, score = choose([case(truth, probability)], largest_component="off")
+    assert (chosen, score) == (inference.Postprocessing(False, False, threshold), 1.0)
+
+
+def test_clean_up_where_it_helps():
+    truth = masks((2, 2)) | masks((2, 6))
+    cases = [case(truth, np.maximum(truth * 0.9, masks((11, 11)) * 0.9))]
+    chosen, score = choose(cases, flip_tta="off")
+    assert (chosen, score) == (inference.Postprocessing(largest_component=True), 1.0)
+    assert choose(cases, flip_tta="off", largest_component="off")[0] == inference.Postprocessing()
+
+
+def test_flips_where_they_help():
+    """What is found on one side alone, at 0.8, falls to 0.4."""
+    truth = masks((6, 6))
+    cases = [case(truth, truth * 0.9)]
+    fields = {"largest_component": "off", "threshold": 0.5}
+    assert choose(cases, one_sided, **fields) == (inference.Postprocessing(flip_tta=True), 1.0)
+    assert choose(cases, one_sided, flip_tta="off", **fields)[1] == pytest.approx(2 / 3)
+
+
+def test_the_score_is_the_mean_over_patients_with_tumour_or_a_find():
+    truth, nothing = masks((2, 2)), masks()
+    cases = [case(truth, truth * 0.9), case(truth, nothing * 0.9), case(nothing, nothing * 0.9)]
+    assert choose(cases)[1] == 0.5
+    assert segmentation.validate(known, {}, cases) == (0.5, {"volume_dice": 0.5, "volume_dice_min": 0.0})
+    with pytest.raises(UserError, match="no validation patient has tumour"):
+        segmentation.validate(known, {}, cases[2:])
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("split", ["test", "all"])
+def test_every_patient_of_the_split_is_scored(run, split, small_phantoms):
+    output = evaluate.evaluate(run, split)
+    assert output == run / "eval" / split
+    everyone = set(lgg_mri.list_patients(small_phantoms)["patient"])
+    splits = json.loads((run / "splits.json").read_text())
+    cases = pd.read_csv(output / "cases.csv")
+    assert set(cases["patient"]) == (everyone if split == "all" else set(splits[split]))
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["volume_dice"]["n"] + metrics["both_empty"] == len(cases)
+    slices = {volume.patient: len(volume.image) for volume in lgg_mri.load_volumes(small_phantoms)}
+    assert all(slices[row.patient] == row.slices for row in cases.itertuples())
+
+
+def test_validation_scores_what_was_chosen_on_it(run):
+    metrics = json.loads((evaluate.evaluate(run, "validation") / "metrics.json").read_text())
+    chosen = json.loads((run / "postprocess.json").read_text())
+    assert metrics["volume_dice"]["mean"] == pytest.approx(chosen["validation_volume_dice"], abs=1e-6)
+    assert metrics["step"] == chosen["step"]
+    assert metrics["postprocessing"] == {name: chosen[name] for name in metrics["postprocessing"]}
+
+
+def test_a_name_and_a_step(run):
+    output = evaluate.evaluate(run, "train", name="early", step=20)
+    assert output == run / "eval" / "early"
+    assert json.loads((output / "metrics.json").read_text())["step"] == 20
+
+
+def test_a_split_without_patients(run):
+    splits = json.loads((run / "splits.json").read_text())
+    splits["train"] += splits["test"]
+    splits["test"] = []
+    (run / "splits.json").write_text(json.dumps(splits))
+    with pytest.raises(UserError, match="has no test patients"):
+        evaluate.evaluate(run)
+
+
+def test_nothing_to_draw_of_patients_without_tumour(tmp_path):
+    nothing = masks()
+    metrics, table, draw = segmentation.evaluate(
+        known, {}, [case(nothing, nothing * 0.9)], inference.Postprocessing()
+    )
+    draw(tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert metrics["both_empty"] == len(table) == 1
+    assert segmentation.headline(metrics) == "no volume has tumour, drawn or predicted (1 volumes)"

@@ -1,0 +1,91 @@
+"""From a scan to a probability on its own grid: nothing dropped, nothing shifted, the mirror for the mirror."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from configs import default
+from lgg_jax import inference
+from lgg_jax.data.volume import Volume
+
+
+class Scale(nn.Module):
+    """Logits are `factor` times FLAIR, more so on the left if `lopsided`: not symmetric, as no trained model is."""
+
+    lopsided: bool = False
+
+    @nn.compact
+    def __call__(self, image, train: bool):
+        factor = self.variable("params", "factor", lambda: jnp.ones(()))
+        slope = jnp.linspace(1.0, 0.0, image.shape[2]) if self.lopsided else 1.0
+        return image[..., 1] * factor.value * slope
+
+
+VARIABLES = {"params": {"factor": jnp.asarray(2.0)}}
+
+
+def scan(height=40, width=56, slices=3) -> Volume:
+    """A bright square head on a dark ground, in it a brighter square of tumour, off the centre."""
+    image = np.full((slices, height, width, 3), 3, np.uint8)
+    image[:, 4:-4, 8:-8] = 90
+    mask = np.zeros(image.shape[:3], bool)
+    mask[1, 10:20, 12:22] = True
+    image[mask] = 200
+    return Volume("TCGA_CS_0001", image, mask, np.arange(1, slices + 1), {})
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 9])
+def test_every_row_is_predicted_once_in_its_place(count):
+    images = np.random.default_rng(count).normal(size=(count, 4, 6, 3)).astype("float16")
+    predict = inference.make_predictor(Scale(), batch_size=4)
+    probability = predict(VARIABLES, images)
+    assert probability.shape == (count, 4, 6)
+    assert probability.dtype == np.float32
+    expected = jax.nn.sigmoid(2 * images[..., 1].astype("float32"))
+    np.testing.assert_allclose(probability, expected, rtol=1e-6)
+
+
+def test_the_mirror_for_the_mirror():
+    """Averaged over flips, a prediction of the mirrored scan is the mirror of the prediction."""
+    config = default.get_config().data
+    config.size, config.crop = 16, False
+    predict = inference.make_predictor(Scale(lopsided=True), batch_size=4)
+    original, mirrored = scan(32, 32), scan(32, 32)
+    mirrored = Volume("m", original.image[:, :, ::-1], None, original.slice_index, {})
+    cases = [inference.prepare_case(volume, config) for volume in (original, mirrored)]
+    plain = [inference.case_probability(predict, VARIABLES, case, flip_tta=False) for case in cases]
+    averaged = [inference.case_probability(predict, VARIABLES, case, flip_tta=True) for case in cases]
+    assert np.abs(plain[0] - plain[1][:, :, ::-1]).max() > 0.1
+    np.testing.assert_allclose(averaged[0], averaged[1][:, :, ::-1], atol=1e-6)
+    np.testing.assert_allclose(averaged[0], (plain[0] + plain[1][:, :, ::-1]) / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("crop", [True, False])
+@pytest.mark.parametrize("height, width", [(40, 56), (56, 40), (64, 64)])
+def test_the_probability_lies_on_the_grid_of_the_scan(height, width, crop):
+    config = default.get_config().data
+    config.size, config.crop = 64, crop
+    volume = scan(height, width)
+    case = inference.prepare_case(volume, config)
+    assert case.images.shape == (3, 64, 64, 3)
+    assert case.images.dtype == np.float16
+    predict = inference.make_predictor(Scale(), batch_size=2)
+    probability = inference.case_probability(predict, VARIABLES, case, flip_tta=False)
+    assert probability.shape == volume.mask.shape
+    predicted = inference.Postprocessing(threshold=0.9).mask(probability)
+    overlap = (predicted & volume.mask).sum() / (predicted | volume.mask).sum()
+    assert overlap > 0.8, "the brightest square is the tumour, in its own place"
+
+
+def test_a_probability_becomes_a_mask():
+    probability = np.zeros((2, 4, 8), np.float32)
+    probability[0, :2, :3], probability[0, 3, 7], probability[1, 0, 0] = 0.6, 0.9, 0.4
+    plain = inference.Postprocessing().mask(probability)
+    np.testing.assert_array_equal(plain, probability >= 0.5)
+    assert inference.Postprocessing(threshold=0.6).mask(np.full((1, 1, 1), 0.6, np.float32)).all()
+    assert inference.Postprocessing(threshold=0.3).mask(probability).sum() == 8
+    cleaned = inference.Postprocessing(largest_component=True).mask(probability)
+    assert cleaned.sum() == 6
+    assert not cleaned[0, 3, 7]

@@ -1,0 +1,206 @@
+"""Every mistake that a person can mend: one line that begins with `lgg_jax: error:`, exit code 2, nothing lost."""
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, Result, launch, result, smoke_words
+from PIL import Image
+
+from lgg_jax import __main__
+
+VERBS = tuple(__main__.VERBS)
+
+
+def assert_one_line(ended: Result, expected: str):
+    assert ended.code == 2, ended
+    assert len(ended.err.splitlines()) == 1, ended.err
+    assert re.fullmatch(f"lgg_jax: error: .*{expected}.*; .+", ended.err.strip()), ended.err
+
+
+def digests(folder: Path) -> dict[Path, str]:
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def spoilt(small_phantoms, tmp_path) -> Path:
+    """A copy of the phantoms to damage."""
+    return Path(shutil.copytree(small_phantoms, tmp_path / "spoilt"))
+
+
+@pytest.mark.parametrize("words, expected", [
+    ((), "no verb given"),
+    (("trian",), "'trian' is not a verb"),
+    (("train",), "--config"),
+    (("train", "--config={root}/configs/smoke.py"), "--workdir"),
+    (("train", "--workdir=w"), "--config"),
+    (("train", "--config=configs/nothing.py", "--workdir=w"), "no such config file: configs/nothing.py"),
+    (("train", "--config", "configs/nothing.py", "--workdir=w"), "no such config file: configs/nothing.py"),
+    (("train", "--config={root}/configs/smoke.py", "--workdir=w", "--config.train.num_stesp=3"),
+     "no config field is named 'num_stesp' (Did you mean \"num_steps\""),
+    (("train", "--config={root}/configs/smoke.py", "--workdir=w", "--config.nothing.num_steps=3"),
+     "no config field is named 'nothing'"),
+    (("train", "--config={root}/configs/smoke.py", "--workdir=w", "--config.train.num_steps=many"), "many"),
+    (("train", "--config={root}/configs/smoke.py", "--workdir=w", "--config.train=3"), "is not a dict"),
+    (("train", "--config={root}/configs/smoke.py", "--workdir=w", "--nothing=3"), "nothing"),
+    (("train", "--config={root}/configs/smoke.py", "--workdir=w", "more"), "'more' is not a flag"),
+    (("train", "--config={root}/configs/smoke.py", "--workdir=w"), "config.data.dir is not set"),
+    (("check",), "--data_dir"),
+    (("check", "--data_dir=nowhere"), "no such folder: nowhere"),
+    (("synthesize",), "--output"),
+    (("synthesize", "--output=new", "--patients=0"), "patients"),
+    (("synthesize", "--output=new", "--patients=some"), "patients"),
+    (("evaluate",), "--workdir"),
+    (("evaluate", "--workdir=nowhere"), "cannot read nowhere/config.json"),
+    (("evaluate", "--workdir=nowhere", "--split=tests"), "split"),
+    (("evaluate", "--workdir=nowhere", "--step=last"), "step"),
+])  # fmt: skip
+def test_words(lgg, words, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert_one_line(lgg(*(word.format(root=ROOT) for word in words)), re.escape(expected))
+    assert not list(tmp_path.iterdir()), "a mistake left something behind"
+
+
+@pytest.mark.parametrize("fields, expected", [
+    ({"data__dir": "nowhere"}, "no such folder: .*nowhere"),
+    ({"task": "guessing"}, "config.task='guessing'"),
+    ({"data__size": 30}, "30×30 pixels cannot be halved 2 times"),
+    ({"model__name": "vnet"}, "config.model.name='vnet'"),
+    ({"model__norm": "layer"}, "config.model.norm='layer'"),
+    ({"model__norm": "group"}, "config.model.features=4 cannot"),
+    ({"model__dtype": "float23"}, "config.model.dtype='float23'"),
+    ({"optimizer__name": "sdg"}, "config.optimizer.name='sdg'"),
+    ({"optimizer__schedule": "linear"}, "config.optimizer.schedule='linear'"),
+    ({"optimizer__frozen": "('encoder9',)"}, "encoder9"),
+    ({"optimizer__accumulation": 3}, "batch_size=8 cannot be split over 1 devices × 3"),
+    ({"train__epochs": 2.0}, "the length of the training is"),
+    ({"train__num_steps": 0}, "the length of the training is not given"),
+    ({"train__num_steps": -5}, "the length of the training is"),
+    ({"train__eval_every": 0}, "config.train.eval_every=0"),
+    ({"eval__flip_tta": "maybe"}, "config.eval.flip_tta='maybe'"),
+    ({"loss__bce": 0.0, "loss__dice": 0.0}, "config.loss has no term"),
+    ({"data__test_fraction": 1.5}, "test_fraction 1.5"),
+    ({"data__folds": 99}, "99 folds"),
+    ({"data__splits": "nowhere.json"}, "cannot read splits from nowhere.json"),
+    ({"init_from": "nowhere"}, "nowhere"),
+    ({"model__pretrained": "weights.msgpack"}, "config.model.pretrained"),
+])  # fmt: skip
+def test_fields(lgg, small_phantoms, tmp_path, fields, expected):
+    given = {"data__dir": small_phantoms} | fields
+    data_dir = given.pop("data__dir")
+    assert_one_line(lgg(*smoke_words(data_dir, tmp_path / "run", **given)), expected)
+    assert not (tmp_path / "run").exists(), "a mistake left a workdir behind"
+
+
+def test_folders_without_patients(lgg, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert_one_line(lgg("check", f"--data_dir={tmp_path}/empty"), "no patient folders in .*empty")
+    assert_one_line(lgg(*smoke_words(tmp_path / "empty", tmp_path / "run")), "no patient folders in .*empty")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("damage, expected", [("truncated", "cannot be read as TIFF"), ("mask", r"shape \(32, 32\)")])
+def test_damaged_files(lgg, trained, spoilt, tmp_path, damage, expected):
+    path = sorted(spoilt.glob("*/*_7.tif"))[3] if damage == "truncated" else sorted(spoilt.glob("*/*_7_mask.tif"))[3]
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:2000])
+    else:
+        Image.fromarray(np.zeros((32, 32), np.uint8)).save(path)
+    assert_one_line(lgg(*smoke_words(spoilt, tmp_path / "run")), f"{path.name} .*{expected}")
+    workdir = shutil.copytree(trained, tmp_path / "trained")
+    words = "evaluate", f"--workdir={workdir}", f"--data_dir={spoilt}", "--split=all"
+    assert_one_line(lgg(*words), f"{path.name} .*{expected}")
+    assert not (workdir / "eval").exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_of_another_config_is_refused_and_stays(lgg, trained, small_phantoms):
+    before = digests(trained)
+    ended = lgg(*smoke_words(small_phantoms, trained, seed=1, optimizer__learning_rate=0.5))
+    assert_one_line(ended, r"holds a run of another config \(optimizer.learning_rate was 0.01 and is 0.5, seed was 0")
+    assert digests(trained) == before
+
+
+def test_a_workdir_whose_files_are_broken(lgg, trained, small_phantoms, tmp_path):
+    for name in ("config.json", "splits.json", "length.json"):
+        workdir = Path(shutil.copytree(trained, tmp_path / name))
+        (workdir / name).write_text("{")
+        assert_one_line(lgg(*smoke_words(small_phantoms, workdir)), name)
+
+
+def test_a_workdir_that_is_a_file(lgg, small_phantoms, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    assert_one_line(lgg(*smoke_words(small_phantoms, tmp_path / "file")), "file is a file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("words, expected", [
+    (("--step=3",), "no checkpoint of step 3"),
+    (("--data_dir=nowhere", "--split=all"), "no such folder: .*nowhere"),
+    (("--data_dir=nowhere",), "--split=test with --data_dir=nowhere"),
+])  # fmt: skip
+def test_evaluate(lgg, trained, words, expected):
+    before = digests(trained)
+    assert_one_line(lgg("evaluate", f"--workdir={trained}", *words), expected)
+    assert digests(trained) == before
+
+
+def test_evaluate_before_the_training_has_ended(lgg, trained, tmp_path):
+    workdir = Path(shutil.copytree(trained, tmp_path / "run"))
+    (workdir / "postprocess.json").unlink()
+    assert_one_line(lgg("evaluate", f"--workdir={workdir}"), "postprocess.json")
+    shutil.rmtree(workdir / "checkpoints")
+    assert_one_line(lgg("evaluate", f"--workdir={workdir}"), "no checkpoints")
+
+
+@pytest.mark.parametrize("fields", [{"model__features": 8}, {"model__levels": 2}])
+def test_init_from_another_model(lgg, trained, small_phantoms, tmp_path, fields):
+    ended = lgg(*smoke_words(small_phantoms, tmp_path / "run", init_from=trained, **fields))
+    assert_one_line(ended, "config.init_from=.*another model")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_lists_the_flags_of_a_verb(lgg, verb):
+    ended = lgg(verb, "--help")
+    assert ended.code == 0
+    assert f"python -m lgg_jax {verb}" in ended.out
+    expected = {"check": "data_dir", "synthesize": "output patients seed", "train": "config workdir distributed",
+                "evaluate": "workdir split data_dir name step"}[verb]  # fmt: skip
+    flags = re.findall(r"^  --(\w+): .+ \(default: .*\)$", ended.out, re.MULTILINE)
+    assert sorted(flags) == sorted(expected.split())
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_lists_the_verbs(lgg, word):
+    ended = lgg(word)
+    assert ended.code == 0
+    assert all(f"\n  {verb} " in ended.out for verb in VERBS)
+
+
+def test_ctrl_c_is_no_traceback(lgg, monkeypatch):
+    def interrupted(_argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(__main__, "main", interrupted)
+    assert lgg("train") == Result(130, "", "lgg_jax: interrupted\n")
+
+
+def test_as_a_process_of_its_own(trained, small_phantoms, tmp_path):
+    """Nothing that libraries print comes beside the line, and it works from any folder."""
+    words = smoke_words(small_phantoms, trained, seed=1)
+    assert_one_line(result(launch(*words)), "holds a run of another config")
+    assert_one_line(result(launch("evaluate", f"--workdir={trained}", "--step=3")), "no checkpoint of step 3")
+
+
+def test_a_bug_keeps_its_traceback(lgg, monkeypatch):
+    def broken(_argv):
+        return json.loads("{")
+
+    monkeypatch.setattr(__main__, "main", broken)
+    with pytest.raises(ValueError):
+        lgg("train")

@@ -1,0 +1,96 @@
+"""Two processes with two devices each train as one process with one device does, and one device evaluates it."""
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import launch, result, smoke_words
+
+from lgg_jax.checkpoints import restore_variables
+
+STEPS = 6
+
+
+def two_hosts(words: list[str]) -> list[subprocess.Popen]:
+    """The same command on two hosts of two devices each."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2",
+              "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}  # fmt: skip
+    return [launch(*words, "--distributed", JAX_PROCESS_ID=str(index), **shared) for index in range(2)]
+
+
+def metrics(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "logs" / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def fields() -> dict:
+    # Dropout differs between devices, and must: it is off where the number of devices may not matter.
+    return {"model__dropout": 0.0, "train__num_steps": STEPS, "train__eval_every": 3, "train__log_every": 1,
+            "train__checkpoint_every": 2}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared_run(small_phantoms, tmp_path_factory, fields) -> Path:
+    workdir = tmp_path_factory.mktemp("hosts") / "run"
+    ends = [result(host) for host in two_hosts(smoke_words(small_phantoms, workdir, **fields))]
+    assert [end.code for end in ends] == [0, 0], ends
+    spoken = [line for line in ends[1].out.splitlines() if not line.startswith("[Gloo]")]  # of XLA's own transport
+    assert not spoken, "only the first host speaks"
+    return workdir
+
+
+def test_two_hosts_train_as_one_does(shared_run, small_phantoms, tmp_path, fields, lgg):
+    assert lgg(*smoke_words(small_phantoms, tmp_path / "run", **fields)).code == 0
+    for step in (STEPS,):
+        (first, _), (second, _) = restore_variables(shared_run, step), restore_variables(tmp_path / "run", step)
+        pairs = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+        for a, b in pairs:
+            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    for shared, alone in zip(metrics(shared_run), metrics(tmp_path / "run"), strict=True):
+        assert shared == pytest.approx(alone, rel=1e-3)
+
+
+def test_one_set_of_files(shared_run):
+    assert {path.name for path in shared_run.iterdir()} == {
+        "config.json", "splits.json", "length.json", "postprocess.json", "checkpoints", "logs"
+    }  # fmt: skip
+    assert sorted(path.name for path in (shared_run / "checkpoints").iterdir())[-1] == str(STEPS)
+    assert len(list((shared_run / "logs").glob("events.out.tfevents*"))) == 1
+
+
+def test_one_device_evaluates_what_four_saved(shared_run, lgg):
+    assert len(jax.devices()) == 1
+    ended = lgg("evaluate", f"--workdir={shared_run}", "--split=validation")
+    assert ended.code == 0, ended.err
+    scores = json.loads((shared_run / "eval" / "validation" / "metrics.json").read_text())
+    chosen = json.loads((shared_run / "postprocess.json").read_text())
+    assert scores["volume_dice"]["mean"] == pytest.approx(chosen["validation_volume_dice"], abs=1e-4)
+
+
+def test_hosts_stop_together_and_one_goes_on(small_phantoms, tmp_path, fields, lgg):
+    workdir = tmp_path / "run"
+    words = smoke_words(small_phantoms, workdir, **{**fields, "train__num_steps": 400, "train__eval_every": 200})
+    hosts = two_hosts(words)
+    limit = time.monotonic() + 120
+    while not (workdir / "checkpoints" / "6").exists() and hosts[0].poll() is None and time.monotonic() < limit:
+        time.sleep(0.01)
+    for host in hosts:
+        host.send_signal(signal.SIGTERM)
+    ends = [result(host) for host in hosts]
+    assert [end.code for end in ends] == [0, 0], ends
+    step = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
+    assert f"stopped by SIGTERM at step {step}, which is saved" in ends[0].out
+    assert 6 <= step < 400
+    (workdir / "length.json").write_text(json.dumps({"num_steps": step + 2}))
+    ended = lgg(*words)
+    assert ended.code == 0, ended.err
+    assert f"going on from step {step} of {step + 2}" in ended.out

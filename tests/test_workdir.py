@@ -1,0 +1,112 @@
+"""A workdir belongs to one config; its files are whole or not there."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from configs import default
+from lgg_jax import workdir
+from lgg_jax.errors import UserError
+
+SPLITS = {"format": 1, "by": "patient", "train": ["a"], "validation": ["b"], "test": []}
+
+
+def begun(folder: Path, **fields) -> Path:
+    config = default.get_config()
+    config.update_from_flattened_dict(fields)
+    workdir.begin(folder, config, SPLITS, num_steps=7)
+    return folder
+
+
+def test_what_is_begun_is_read_again(tmp_path):
+    folder = begun(tmp_path / "a" / "run", **{"optimizer.frozen": ("encoder0",)})
+    assert workdir.started(folder)
+    assert workdir.num_steps(folder) == 7
+    assert json.loads((folder / "splits.json").read_text()) == SPLITS
+    config = workdir.read_config(folder)
+    assert list(config.optimizer.frozen) == ["encoder0"]
+    assert config.to_json() == json.dumps(json.loads(config.to_json()))
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "length.json", "splits.json"]
+
+
+def test_a_run_has_begun_once_the_last_file_is_there(tmp_path, monkeypatch):
+    """A kill between the files leaves a folder in which a run can begin anew."""
+    written = []
+    whole = workdir.write_json
+
+    def killed(path, content):
+        if path.name == "config.json":
+            raise KeyboardInterrupt
+        written.append(path.name)
+        whole(path, content)
+
+    monkeypatch.setattr(workdir, "write_json", killed)
+    with pytest.raises(KeyboardInterrupt):
+        begun(tmp_path)
+    assert written == ["splits.json", "length.json"]
+    assert not workdir.started(tmp_path)
+    workdir.check(tmp_path, default.get_config())
+
+
+@pytest.mark.parametrize("fields", [{}, {"data.dir": "/elsewhere"}, {"data.cache_dir": "/elsewhere"}])
+def test_the_same_config_may_go_on(tmp_path, fields):
+    begun(tmp_path, **{"data.dir": "/here"})
+    config = default.get_config()
+    config.update_from_flattened_dict(fields)
+    workdir.check(tmp_path, config)
+
+
+@pytest.mark.parametrize("fields, expected", [
+    ({"seed": 1}, "seed was 0 and is 1"),
+    ({"augment.crop_scale": (0.5, 1.0)}, r"augment.crop_scale was \[0.8, 1.1\] and is \[0.5, 1.0\]"),
+    ({"optimizer.frozen": ("up0",)}, r"optimizer.frozen was \[\] and is \['up0'\]"),
+    ({"seed": 1, "model.levels": 3, "model.features": 8, "loss.bce": 0.5, "loss.dice": 0.5}, r"was 5 and is 3, …\)"),
+])  # fmt: skip
+def test_another_config_is_refused(tmp_path, fields, expected):
+    begun(tmp_path)
+    config = default.get_config()
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError, match=expected):
+        workdir.check(tmp_path, config)
+
+
+def test_a_field_that_is_new_or_gone_is_another_config(tmp_path):
+    begun(tmp_path)
+    config = default.get_config()
+    config.model.unlock()
+    config.model.novelty = 3
+    with pytest.raises(UserError, match=r"model\.novelty was None and is 3"):
+        workdir.check(tmp_path, config)
+
+
+def test_a_new_or_empty_folder_may_begin(tmp_path):
+    workdir.check(tmp_path, default.get_config())
+    workdir.check(tmp_path / "new", default.get_config())
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_is_no_workdir(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file"):
+        workdir.check(tmp_path / "file", default.get_config())
+    with pytest.raises(UserError, match="cannot write to"):
+        begun(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("content", [None, "{", ""])
+def test_a_broken_file_is_said(tmp_path, content):
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=r"cannot read .*x.json .*; look again"):
+        workdir.read_json(path, "look again")
+
+
+def test_no_half_file_and_no_nan(tmp_path):
+    path = tmp_path / "x.json"
+    workdir.write_json(path, {"a": 1})
+    with pytest.raises(ValueError):
+        workdir.write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
