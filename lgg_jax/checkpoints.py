@@ -10,6 +10,8 @@ the one before goes only after the next is there.
 
 import contextlib
 import dataclasses
+import logging
+import sys
 from pathlib import Path
 
 import jax
@@ -18,6 +20,13 @@ import orbax.checkpoint as ocp
 from lgg_jax import parallel
 from lgg_jax.errors import UserError
 from lgg_jax.state import TrainState
+
+# What fails in Orbax's threads is raised again by the next call into Orbax. Its own account of it, hundreds of lines of
+# log and of callbacks that found their event loop closed, would bury the one line that a person needs.
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(lambda record: "orbax" not in record.pathname + record.getMessage())
+_report_unraisable = sys.unraisablehook
+sys.unraisablehook = lambda event: str(event.exc_value) == "Event loop is closed" or _report_unraisable(event)
 
 
 @dataclasses.dataclass(frozen=True)
