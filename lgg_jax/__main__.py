@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lgg_jax.errors import UserError
+from lgg_jax.errors import UserError, disk_full
 
 VERBS = {
     "check": ("lgg_jax.data.integrity", "is this data set whole? what is odd in it?"),
@@ -38,6 +38,12 @@ def run() -> None:
     except KeyboardInterrupt:
         print("lgg_jax: interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not disk_full(error):
+            raise
+        what = " ".join(str(error).split())[:300]
+        print(f"lgg_jax: error: no space left ({what}); free some and give the same command again", file=sys.stderr)
+        sys.exit(2)
 
 
 def main(argv: list[str]) -> int:

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import logging
 import sys
+import warnings
 from pathlib import Path
 
 import jax
@@ -23,8 +24,8 @@ from lgg_jax.state import TrainState
 
 # What fails in Orbax's threads is raised again by the next call into Orbax. Its own account of it, hundreds of lines of
 # log and of callbacks that found their event loop closed, would bury the one line that a person needs.
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).addFilter(lambda record: "orbax" not in record.pathname + record.getMessage())
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname)
+logging.getLogger("asyncio").disabled = True
 _report_unraisable = sys.unraisablehook
 sys.unraisablehook = lambda event: str(event.exc_value) == "Event loop is closed" or _report_unraisable(event)
 
@@ -59,7 +60,7 @@ class Checkpoints:
 
     def __init__(self, workdir: str | Path):
         self._keep = _LatestAndBest()
-        options = ocp.CheckpointManagerOptions(preservation_policy=self._keep)
+        options = ocp.CheckpointManagerOptions(preservation_policy=self._keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(_folder(workdir), options=options, item_handlers=_handlers())
 
     def __enter__(self) -> "Checkpoints":
@@ -171,6 +172,7 @@ def _shapes(tree) -> dict[str, tuple]:
 
 
 def _write_failed(folder, error: Exception) -> UserError:
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)  # what Orbax did not get to
     return UserError(
         f"{folder}: a checkpoint could not be written ({_first_line(error)})",
         "free space or mend the folder and give the same command again: it goes on from the last whole checkpoint",
@@ -178,4 +180,5 @@ def _write_failed(folder, error: Exception) -> UserError:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) < 300 else f"{line[:140]} … {line[-140:]}"  # what and why are at the two ends

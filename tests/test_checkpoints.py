@@ -159,6 +159,7 @@ def test_a_half_written_checkpoint_is_not_one(tmp_path):
         restore_variables(tmp_path, 2)
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 1
+        assert not half.exists(), "it takes space until a training goes on"
         checkpoints.save(2, make_state(2), Progress(0.9, 1))
     assert steps(tmp_path) == [1, 2]
     assert_bits(restore_variables(tmp_path, 2)[0]["params"], make_state(2).params)

@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from errno import EDQUOT, ENOSPC
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from absl import logging
 
 from lgg_jax.data.clinical import FIELDS, institution
 from lgg_jax.data.volume import Volume
-from lgg_jax.errors import UserError
+from lgg_jax.errors import UserError, disk_full
 
 
 def slice_features(image_dtype) -> tfds.features.FeaturesDict:
@@ -79,8 +78,7 @@ def prepared(builder_class, data_dir, cache_dir="") -> tfds.core.DatasetBuilder:
         try:
             _prepare(builder_class, data_dir, final)
         except Exception as error:
-            # TensorFlow's writer knows a full disk only by its text.
-            if isinstance(error, OSError) or any(os.strerror(code) in str(error) for code in (ENOSPC, EDQUOT)):
+            if isinstance(error, OSError) or disk_full(error):
                 wrong = f"cannot write prepared data to {cache} ({str(error).splitlines()[0]})"
                 raise UserError(wrong, "free space there or set LGG_JAX_CACHE to another disk") from error
             raise
