@@ -1,7 +1,9 @@
 """Every mistake that a person can mend: one line that begins with `lgg_jax: error:`, exit code 2, nothing lost."""
 
+import errno
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -188,6 +190,18 @@ def test_ctrl_c_is_no_traceback(lgg, monkeypatch):
 
     monkeypatch.setattr(__main__, "main", interrupted)
     assert lgg("train") == Result(130, "", "lgg_jax: interrupted\n")
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    RuntimeError(f"events.out.tfevents; {os.strerror(errno.ENOSPC)}\n\tFailed to flush 1 events"),
+])  # fmt: skip
+def test_a_full_disk_wherever_it_shows(lgg, monkeypatch, error):
+    def full(_argv):
+        raise error
+
+    monkeypatch.setattr(__main__, "main", full)
+    assert_one_line(lgg("train"), "no space left")
 
 
 def test_as_a_process_of_its_own(trained, small_phantoms, tmp_path):
