@@ -10,10 +10,13 @@ import dataclasses
 
 import numpy as np
 from PIL import Image
+from scipy import ndimage
 from skimage import filters
 
 CHANNELS = ("pre-contrast", "FLAIR", "post-contrast")
 FLAIR = 1
+_RIM = 0.08  # of the head's size: scalp and skull
+_LIMIT = 5.0
 _MARGIN = 0.02  # of the head's longer side, kept around it so that a tumour at the rim is never cut
 
 
@@ -34,6 +37,10 @@ class Volume:
     mask: np.ndarray | None
     slice_index: np.ndarray
     clinical: dict
+
+    def without_image(self) -> "Volume":
+        """The same with an empty image, where only the rest is needed."""
+        return dataclasses.replace(self, image=self.image[:0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,29 +95,43 @@ def _extent(widths: np.ndarray) -> tuple[int, int]:
     return int(places[0]), int(places[-1]) + 1
 
 
-def normalise(sequence: np.ndarray, head: np.ndarray) -> np.ndarray:
-    """One channel of a whole volume, float32, with zero mean and unit deviation over the head.
+def inside(head: np.ndarray) -> np.ndarray:
+    """(slice, height, width) bool: the head without its rim of scalp and skull, so mostly brain.
+
+    What is deeper than 8 % of the head's size; the whole head where nothing is.
+    """
+    depth = _RIM * np.sqrt(head.sum(axis=(1, 2)).max())
+    deep = np.zeros_like(head)
+    for index in np.flatnonzero(head.any(axis=(1, 2))):
+        filled = ndimage.binary_fill_holes(head[index])
+        deep[index] = filled & (ndimage.distance_transform_edt(np.pad(filled, 1))[1:-1, 1:-1] > depth)
+    deep &= head
+    return deep if deep.any() else head
+
+
+def normalise(sequence: np.ndarray, brain: np.ndarray) -> np.ndarray:
+    """One channel of a whole volume, float32: median 0 and unit spread over the brain, within ±5.
 
     Args:
       sequence: (slice, height, width) of any number type.
-      head: (slice, height, width) bool.
+      brain: (slice, height, width) bool, as `inside` gives it.
 
-    Intensities are first clipped to the head's 0.5th and 99.5th percentile: MRI has no unit, and a few bright
-    vessels or a bright rim must not set the scale. A slice is never normalised alone (the brightness of a tumour
-    is relative to the whole brain, and empty slices at the top would be blown up).
+    MRI has no unit. Median and quartiles (the spread is that of a normal distribution with the same quartiles) and
+    not mean and deviation, and the brain and not the head: a bright scalp, contrast in the vessels or the tumour
+    itself would otherwise decide how much contrast the brain is left with. A slice is never normalised alone (the
+    brightness of a tumour is relative to the whole brain, and empty slices at the top would be blown up).
     """
-    values = sequence[head] if head.any() else sequence.ravel()
-    low, high = np.percentile(values, [0.5, 99.5]).astype(np.float32)
-    clipped = np.clip(values, low, high)
-    mean, deviation = clipped.mean(dtype=np.float64), clipped.std(dtype=np.float64)
-    return (np.clip(sequence, low, high) - np.float32(mean)) / np.float32(max(deviation, 1e-6))
+    values = sequence[brain] if brain.any() else sequence.ravel()
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    spread = max((high - low) / 1.349, 1e-3 * max(abs(middle), 1e-3))
+    return np.clip((sequence - np.float32(middle)) / np.float32(spread), -_LIMIT, _LIMIT)
 
 
 def network_images(image: np.ndarray, geometry: Geometry) -> np.ndarray:
     """Normalised slices on the network's grid: (slice, size, size, channel) float32."""
-    head = foreground(image)
+    brain = inside(foreground(image))
     channels = np.moveaxis(image, -1, 0)
-    return np.stack([_to_square(normalise(channel, head), geometry) for channel in channels], axis=-1)
+    return np.stack([_to_square(normalise(channel, brain), geometry) for channel in channels], axis=-1)
 
 
 def with_neighbours(images: np.ndarray, context: int) -> np.ndarray:
