@@ -1,0 +1,111 @@
+"""Converted ImageNet weights: the file, and what its weights expect of the input.
+
+    pretrained = read_pretrained("resnet50.safetensors")
+    model = ResNet50(pretrained.stride_on_first, epsilon=pretrained.epsilon)
+    maps = model.apply(pretrained.variables, to_network(photos, pretrained), train=False)
+
+`python -m lgg_jax convert` writes the file; safetensors is all that reading it takes.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import flax.traverse_util
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from lgg_jax.errors import UserError
+
+FORMAT = "lgg_jax pretrained 1"
+ARCHITECTURE = "resnet50"
+# Of the training photos, RGB in 0 … 1.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pretrained:
+    """Weights of a ResNet50 and how they are to be used.
+
+    Attributes:
+      variables: {"params", "batch_stats"} of `ResNet50`, float32; with `head` if the 1000 classes were kept.
+      stride_on_first, epsilon: fields of `ResNet50`.
+      channel_order: "RGB" or "BGR".
+      scale: what white is, 1 or 255, before `mean` is subtracted and `std` divided by.
+      mean, std: of the channels, in `channel_order`.
+      source, sha256: name and digest of the file that was converted.
+    """
+
+    variables: dict = dataclasses.field(repr=False)
+    stride_on_first: bool
+    epsilon: float
+    channel_order: str
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    source: str
+    sha256: str
+
+    @property
+    def include_top(self) -> bool:
+        return "head" in self.variables["params"]
+
+
+def to_network(images: jax.Array | np.ndarray, pretrained: Pretrained) -> jax.Array | np.ndarray:
+    """(…, 3) float32 RGB in 0 … 1 → (…, 3) float32 as the weights expect it."""
+    images = _reorder(images, pretrained) * np.float32(pretrained.scale)
+    return (images - np.float32(pretrained.mean)) / np.float32(pretrained.std)
+
+
+def from_zscore(images: jax.Array | np.ndarray, pretrained: Pretrained) -> jax.Array | np.ndarray:
+    """(…, 3) float32 of mean 0 and standard deviation 1 → (…, 3) float32 as the weights expect it.
+
+    z is taken as a photo whose channels have ImageNet's mean and spread, z · IMAGENET_STD · scale + mean, and that
+    goes through the weights' own (x - mean) / std. The mean cancels: z · IMAGENET_STD · scale / std, in their order
+    of channels. So torchvision's weights get z itself, Keras's about 57 z, their usual range.
+    """
+    spread = _reorder(np.float32(IMAGENET_STD), pretrained) * np.float32(pretrained.scale)
+    return _reorder(images, pretrained) * (spread / np.float32(pretrained.std))
+
+
+def _reorder(channels, pretrained: Pretrained):
+    return channels[..., ::-1] if pretrained.channel_order == "BGR" else channels
+
+
+def write_pretrained(path: Path, pretrained: Pretrained) -> None:
+    """One safetensors file, written beside and renamed; OSError where that fails."""
+    tensors = flax.traverse_util.flatten_dict(pretrained.variables, sep="/")
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    about = {f.name: getattr(pretrained, f.name) for f in dataclasses.fields(Pretrained) if f.name != "variables"}
+    about |= {"format": FORMAT, "architecture": ARCHITECTURE, "include_top": pretrained.include_top}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(safetensors.numpy.save(tensors, {key: json.dumps(value) for key, value in about.items()}))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_pretrained(path: str | Path) -> Pretrained:
+    """What `convert` wrote. UserError where the file is missing, cut short, or holds something else."""
+    remedy = "pass as config.model.pretrained what python -m lgg_jax convert wrote"
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"cannot read {path} ({error})", remedy) from error
+    except ValueError:
+        about = {}
+    if about.get("format") != FORMAT:
+        raise UserError(f"{path} is not a file of converted weights", remedy)
+    if about["architecture"] != ARCHITECTURE:
+        raise UserError(f"{path} holds a {about['architecture']}, not a {ARCHITECTURE}", remedy)
+    about = {f.name: about[f.name] for f in dataclasses.fields(Pretrained) if f.name != "variables"}
+    about |= {"mean": tuple(about["mean"]), "std": tuple(about["std"])}
+    return Pretrained(variables=flax.traverse_util.unflatten_dict(tensors, sep="/"), **about)

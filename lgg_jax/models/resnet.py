@@ -1,0 +1,101 @@
+"""ResNet50 (He et al. 2016, https://arxiv.org/abs/1512.03385) as a linen module.
+
+    model = ResNet50(stride_on_first=True)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), train=False)
+    stem, *stages = model.apply(variables, images, train=False)     # strides 2; 4, 8, 16, 32
+
+Padding is explicit, as in the networks whose weights `pretrained` reads: SAME would shift every strided convolution
+by a pixel. 25,557,032 parameters with the 1000-class layer, 23,508,032 without.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+BLOCKS = (3, 4, 6, 3)
+WIDTHS = (64, 128, 256, 512)
+EXPANSION = 4
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 and 1×1 convolution around a shortcut: (batch, h, w, c) → (batch, h/stride, w/stride, 4·width).
+
+    A first block (`project`) has a 1×1 convolution on its shortcut. `stride_on_first` puts the stride on the first
+    1×1 convolution, as the paper and Keras have it ("v1"); else it is on the 3×3, as in torchvision ("v1.5").
+    """
+
+    width: int
+    stride: int
+    project: bool
+    stride_on_first: bool
+    conv: nn.Module
+    norm: nn.Module
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        first, second = (self.stride, 1) if self.stride_on_first else (1, self.stride)
+        pointwise = partial(self.conv, kernel_size=(1, 1), conv_general_dilated=_matrix_product)
+        out = pointwise(self.width, name="conv1")(subsample(x, first))
+        out = nn.relu(self.norm(name="norm1")(out))
+        out = self.conv(self.width, (3, 3), second, padding=1, name="conv2")(out)
+        out = nn.relu(self.norm(name="norm2")(out))
+        out = self.norm(name="norm3")(pointwise(EXPANSION * self.width, name="conv3")(out))
+        if self.project:
+            x = pointwise(EXPANSION * self.width, name="conv_proj")(subsample(x, self.stride))
+            x = self.norm(name="norm_proj")(x)
+        return nn.relu(x + out)
+
+
+def _matrix_product(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
+    """A 1×1 convolution as linen calls it. On a CPU this makes the training step a third faster than XLA's own."""
+    return jnp.einsum("bhwc,cf->bhwf", x, kernel[0, 0])
+
+
+def subsample(x: jax.Array, stride: int) -> jax.Array:
+    """Every `stride`-th pixel: what a strided 1×1 convolution sees, without the dilated one of its gradient."""
+    return x[:, ::stride, ::stride] if stride > 1 else x
+
+
+class ResNet50(nn.Module):
+    """Feature maps of an image, or the logits of its class.
+
+    Attributes:
+      stride_on_first: where a stage's stride lies, see `Bottleneck`; the weights decide.
+      num_classes: 0 for feature maps; else pooling and a layer `head` of this many logits.
+      epsilon: of BatchNorm; the weights decide.
+      dtype: of the computation; parameters and logits stay float32.
+      axis_name: the mapped axis over which BatchNorm averages, None outside of one.
+    """
+
+    stride_on_first: bool
+    num_classes: int = 0
+    epsilon: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool) -> list[jax.Array] | jax.Array:
+        """(batch, height, width, channel), normalised as the weights expect it → maps or logits.
+
+        Maps: five, at strides 2, 4, 8, 16, 32 with 64, 256, 512, 1024, 2048 channels, (batch, h, w, channel) of
+        `dtype`; the first is the stem's before its pooling. Logits: (batch, num_classes) float32.
+        """
+        conv = partial(nn.Conv, use_bias=False, padding=0, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
+        norm = partial(
+            nn.BatchNorm, not train, momentum=0.9, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name
+        )
+        x = conv(64, (7, 7), 2, padding=3, name="conv_stem")(image.astype(self.dtype))
+        maps = [nn.relu(norm(name="norm_stem")(x))]
+        x = nn.max_pool(maps[0], (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        for stage, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS, strict=True), 1):
+            for index in range(blocks):
+                stride = 2 if stage > 1 and index == 0 else 1
+                name = f"stage{stage}_block{index}"
+                x = Bottleneck(width, stride, index == 0, self.stride_on_first, conv, norm, name=name)(x)
+            maps.append(x)
+        if not self.num_classes:
+            return maps
+        pooled = x.astype(jnp.float32).mean(axis=(1, 2))
+        return nn.Dense(self.num_classes, name="head")(pooled)
