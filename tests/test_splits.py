@@ -1,10 +1,21 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from configs import default
+from lgg_jax.data import dataset
 from lgg_jax.data.lgg_mri import list_patients
-from lgg_jax.data.splits import make_splits, read_splits, validate_splits, write_splits
+from lgg_jax.data.splits import (
+    make_slice_splits,
+    make_splits,
+    members,
+    read_splits,
+    rows,
+    validate_splits,
+    write_splits,
+)
 from lgg_jax.errors import UserError
 
 SETS = ("train", "validation", "test")
@@ -34,9 +45,9 @@ def test_sets_mirror_the_strata(seed):
     patients = cohort()
     splits = make_splits(patients, seed, test_fraction=0.2, validation_fraction=0.2)
     strata = patients.assign(grade=patients["grade"].fillna(0)).groupby(["institution", "grade"])["patient"]
-    for _, members in strata:
+    for _, stratum in strata:
         for name in ("test", "validation"):
-            assert abs(len(set(members) & set(splits[name])) - 0.2 * len(members)) < 2
+            assert abs(len(set(stratum) & set(splits[name])) - 0.2 * len(stratum)) < 2
 
 
 def test_depends_on_the_seed_and_not_on_the_order_of_rows():
@@ -105,6 +116,10 @@ def valid(**changes):
     return {"format": 1, "by": "patient", "train": ["a"], "validation": ["b"], "test": ["c"]} | changes
 
 
+def by_slice(**changes):
+    return valid(by="slice", train=["a:1", "a:2"], validation=["a:3"], test=["a:4", "b:1"]) | changes
+
+
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
@@ -116,9 +131,13 @@ def valid(**changes):
         (valid(validation=[]), "validation has no patients"),
         (valid(test=["d"]), "not in the data: d"),
         (valid(test="c"), "test is no list"),
-        (valid(format=2), "not a split by patient"),
-        (valid(by="slice"), "not a split by patient"),
-        ([], "not a split by patient"),
+        (valid(format=2), "not a split of format 1"),
+        (valid(by="volume"), "not a split of format 1"),
+        ([], "not a split of format 1"),
+        (valid(by="slice"), "train has an entry that names no slice"),
+        (by_slice(train=["a:1", "c:3"], test=["c:3"]), "c:3 is both in train and in test"),
+        (by_slice(test=["d:3"]), "not in the data: d"),
+        (by_slice(train=["a:1", "a:1"]), "train has patient a:1 twice"),
     ],
 )
 def test_refused(splits, message):
@@ -128,6 +147,70 @@ def test_refused(splits, message):
 
 def test_accepted():
     validate_splits(valid(test=[]), ["a", "b", "c", "d"])
+    validate_splits(by_slice(), ["a", "b"])
+
+
+SLICES = {f"p{i}": list(range(1, 31)) for i in range(4)}
+
+
+def test_slices_are_dealt_one_by_one():
+    splits = make_slice_splits(SLICES, 0, 0.2, 0.1)
+    assert splits["by"] == "slice" and [len(splits[name]) for name in SETS] == [84, 12, 24]
+    entries = [entry for name in SETS for entry in splits[name]]
+    assert sorted(entries) == sorted(f"{patient}:{i}" for patient in SLICES for i in SLICES[patient])
+    assert all(set(members(splits, name)) == set(SLICES) for name in ("train", "test")), "a patient is in both"
+    assert splits == make_slice_splits(dict(reversed(SLICES.items())), 0, 0.2, 0.1)
+    assert splits["test"] != make_slice_splits(SLICES, 1, 0.2, 0.1)["test"]
+
+
+@pytest.mark.parametrize("arguments, message", [((1.0, 0.1), "fractions"), ((0.2, 1e-3), "validation has no patients")])
+def test_slices_that_cannot_be_dealt(arguments, message):
+    with pytest.raises(UserError, match=message):
+        make_slice_splits(SLICES, 0, *arguments)
+
+
+def test_members_and_their_rows():
+    index = np.array([4, 5, 6])
+    assert members(valid(), "train") == {"a": None} and members(valid(test=[]), "test") == {}
+    np.testing.assert_array_equal(rows(None, index), [True, True, True])
+    found = members(by_slice(test=["a:4", "b:10", "x:y:6", "a:6"]), "test")
+    assert found == {"a": {4, 6}, "b": {10}, "x:y": {6}}
+    np.testing.assert_array_equal(rows(found["a"], index), [True, False, True])
+    np.testing.assert_array_equal(rows(found["b"], index), [False, False, False])
+
+
+def config(data_dir, **fields):
+    result = default.get_config()
+    result.task = "classification"
+    result.data.update({"dir": str(data_dir), **fields})
+    return result
+
+
+def test_a_config_that_splits_by_slice_says_that_it_leaks(small_phantoms, capsys):
+    splits = dataset.resolve_splits(config(small_phantoms, split_by="slice"))
+    assert "which flatters every number" in capsys.readouterr().out
+    patients = set(list_patients(small_phantoms)["patient"])
+    assert set(members(splits, "train")) == set(members(splits, "test")) == patients
+    shared = members(splits, "train"), members(splits, "test")
+    assert not any(shared[0][patient] & shared[1][patient] for patient in patients)
+    dataset.resolve_splits(config(small_phantoms))
+    assert capsys.readouterr().out == ""
+
+
+def test_only_slices_can_be_scored_by_slice(small_phantoms, tmp_path):
+    by_slice = config(small_phantoms, split_by="slice")
+    write_splits(tmp_path / "splits.json", dataset.resolve_splits(by_slice))
+    from_file = config(small_phantoms, splits=str(tmp_path / "splits.json"))
+    assert dataset.resolve_splits(from_file)["by"] == "slice"
+    for each in (by_slice, from_file):
+        each.task = "segmentation"
+        with pytest.raises(UserError, match=r"a split by slice with config\.task=segmentation"):
+            dataset.resolve_splits(each)
+
+
+def test_an_unknown_way_to_split(small_phantoms):
+    with pytest.raises(UserError, match="split_by='hospital' is not known; use 'patient' or 'slice'"):
+        dataset.resolve_splits(config(small_phantoms, split_by="hospital"))
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}'])

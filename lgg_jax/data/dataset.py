@@ -1,5 +1,6 @@
-"""The data set that a config names: its patients, their volumes, and who trains, validates and tests.
+"""The data set that a config names: its layout, patients and volumes, and who trains, validates and tests.
 
+    layout("DIR").list_patients("DIR")           # the module that reads what lies there: lgg_mri, brats or folder
     splits = resolve_splits(config)
     for volume in load_volumes(config.data, splits["test"]):
         ...
@@ -7,27 +8,66 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import ml_collections
+import pandas as pd
 
-from lgg_jax.data import lgg_mri
+from lgg_jax.data import brats, folder, lgg_mri
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
 
+LAYOUTS = (lgg_mri, brats, folder)
+
+
+def layout(data_dir) -> ModuleType:
+    """The module that reads what lies in data_dir; each has `list_patients(data_dir)` and `load_volumes(data_dir, …)`.
+
+    Raises:
+      UserError: no such folder, or nothing in it that one of them knows.
+    """
+    if not Path(data_dir).is_dir():
+        raise UserError(f"no such folder: {data_dir}", "pass the folder that holds the patient folders, or images/")
+    for module in LAYOUTS:
+        if module.found(data_dir):
+            return module
+    looked_for = "; ".join(module.LOOKS_FOR for module in LAYOUTS)
+    raise UserError(f"no patient folders in {data_dir}, and no images/", f"looked for {looked_for}")
+
 
 def load_volumes(config: ml_collections.ConfigDict, patients: Iterable[str] | None = None) -> Iterator[Volume]:
     """Volumes of `config.dir`, all or those of `patients`; prepared in the cache on first use."""
-    return lgg_mri.load_volumes(data_folder(config), config.cache_dir, patients)
+    data_dir = data_folder(config)
+    return layout(data_dir).load_volumes(data_dir, config.cache_dir, patients)
+
+
+def list_patients(config: ml_collections.ConfigDict) -> pd.DataFrame:
+    """A row a patient of `config.dir`: patient, folder, institution, grade."""
+    data_dir = data_folder(config)
+    return layout(data_dir).list_patients(data_dir)
 
 
 def resolve_splits(config: ml_collections.ConfigDict) -> dict:
     """The splits of a new run.
 
     The first of: those of the run in `config.init_from`, the file `config.data.splits`, the named
-    `config.data.validation_patients`, a new split by patient.
+    `config.data.validation_patients`, slices dealt one by one, those of `config.data.segmentation_workdir`, a new
+    split by patient.
     """
-    everyone = lgg_mri.list_patients(data_folder(config.data))
+    splits = _resolve(config)
+    if splits["by"] == "slice" and config.task != "classification":
+        raise UserError(
+            f"a split by slice with config.task={config.task}, which scores whole volumes",
+            "use a split by patient, or task classification",
+        )
+    if config.data.segmentation_workdir:
+        _check_unseen(splits, config.data.segmentation_workdir)
+    return splits
+
+
+def _resolve(config: ml_collections.ConfigDict) -> dict:
+    everyone = list_patients(config.data)
     if config.init_from:
         # A fine-tuning phase keeps the split: else patients it was trained on before would come to be tested.
         return checked(splits_lib.read_splits(Path(config.init_from) / "splits.json"), config)
@@ -36,17 +76,36 @@ def resolve_splits(config: ml_collections.ConfigDict) -> dict:
     if config.data.validation_patients:
         return splits_lib.splits_by_validation(everyone, config.data.validation_patients)
     fractions = config.data.test_fraction, config.data.validation_fraction
+    if config.data.split_by == "slice":
+        print("split by slice: slices of one patient train and are tested, which flatters every number of this run")
+        slices = {scan.patient: scan.slice_index.tolist() for scan in load_volumes(config.data)}
+        return splits_lib.make_slice_splits(slices, config.seed, *fractions)
+    if config.data.split_by != "patient":
+        raise UserError(f"config.data.split_by={config.data.split_by!r} is not known", "use 'patient' or 'slice'")
+    if config.data.segmentation_workdir and not config.data.folds:
+        return checked(splits_lib.read_splits(Path(config.data.segmentation_workdir) / "splits.json"), config)
     return splits_lib.make_splits(everyone, config.seed, *fractions, config.data.folds, config.data.fold)
+
+
+def _check_unseen(splits: dict, segmentation_workdir: str) -> None:
+    """UserError where the segmentation was trained on patients that are tested here: its masks of them flatter."""
+    trained = splits_lib.members(splits_lib.read_splits(Path(segmentation_workdir) / "splits.json"), "train")
+    seen = sorted(set(trained) & set(splits_lib.members(splits, "test")))
+    if seen:
+        raise UserError(
+            f"{segmentation_workdir} was trained on {len(seen)} patients that are tested here ({', '.join(seen[:3])}…)",
+            "leave out config.data.folds, or pass a segmentation trained with the same folds and fold",
+        )
 
 
 def checked(splits: dict, config: ml_collections.ConfigDict) -> dict:
     """The splits, if all their patients are in the data."""
-    splits_lib.validate_splits(splits, lgg_mri.list_patients(data_folder(config.data))["patient"])
+    splits_lib.validate_splits(splits, list_patients(config.data)["patient"])
     return splits
 
 
 def data_folder(config: ml_collections.ConfigDict) -> str:
     """`config.dir`, which must be given."""
     if not config.dir:
-        raise UserError("config.data.dir is not set", "pass --config.data.dir=DIR, the folder of the patient folders")
+        raise UserError("config.data.dir is not set", "pass --config.data.dir=DIR, the folder of the data")
     return config.dir

@@ -7,11 +7,7 @@
 A folder a patient (`TCGA_CS_4941_19960909/`), in it slices `…_1.tif` (T1, FLAIR, T1 with contrast) and `…_1_mask.tif`.
 """
 
-import collections
-import functools
 import re
-import struct
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -19,16 +15,15 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import pandas as pd
 import tensorflow_datasets as tfds
-from absl import logging
-from PIL import Image
 
 from lgg_jax.data import prepare
-from lgg_jax.data.clinical import institution, read_clinical
+from lgg_jax.data.clinical import read_clinical
+from lgg_jax.data.files import read_image
 from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
 
-MAX_SIDE = 4096
 FILE_NAME = re.compile(r"_(\d+)(_mask)?\.tif$")
+LOOKS_FOR = "patient folders with *_1.tif and *_1_mask.tif (kaggle_3m)"
 _ROOTS = (".", "kaggle_3m", "lgg-mri-segmentation/kaggle_3m")
 
 CITATION = """\
@@ -67,7 +62,7 @@ def find_root(data_dir) -> Path:
     """The folder that holds the patient folders; the second copy that the Kaggle zip brings is named in a warning."""
     roots = find_roots(data_dir)
     for other in roots[1:]:
-        _warn_once(f"the data is here twice: using {roots[0]}, ignoring {other}")
+        prepare.warn_once(f"the data is here twice: using {roots[0]}, ignoring {other}")
     return roots[0]
 
 
@@ -82,9 +77,9 @@ def find_roots(data_dir) -> list[Path]:
     return roots
 
 
-@functools.cache
-def _warn_once(message: str) -> None:
-    logging.warning(message)
+def found(data_dir) -> bool:
+    """Whether this layout is what lies in data_dir."""
+    return any(patient_folders(Path(data_dir) / root) for root in _ROOTS)
 
 
 def patient_folders(root: Path) -> list[Path]:
@@ -115,29 +110,14 @@ def slice_files(folder: Path) -> tuple[dict[int, Path], dict[int, Path]]:
 def slice_pairs(folder: Path) -> list[Pair]:
     """Slices of a patient folder in numeric order, 2 before 10; UserError on an image without mask or the reverse."""
     images, masks = slice_files(folder)
-    for error in unpaired(images, masks):
+    for error in prepare.unpaired(images, masks):
         raise error
     return [Pair(index, images[index], masks[index]) for index in sorted(images)]
 
 
-def unpaired(images: dict[int, Path], masks: dict[int, Path]) -> Iterator[UserError]:
-    """An error for each image without its mask, and the reverse."""
-    for index in sorted(images.keys() ^ masks.keys()):
-        path, other = (images[index], "mask") if index in images else (masks[index], "image")
-        yield UserError(f"{path} has no {other}", "restore the missing file or remove this one")
-
-
 def read_tiff(path: Path) -> np.ndarray:
     """Pixels of a TIFF of at most 4096×4096; truncated, unreadable or larger files raise UserError."""
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=["TIFF"]) as tiff:
-            if max(tiff.size) > MAX_SIDE:
-                raise UserError(f"{path} has {tiff.width}×{tiff.height} pixels", f"{MAX_SIDE}×{MAX_SIDE} is the limit")
-            return np.asarray(tiff)
-    # Pillow lets the errors of its TIFF parser through as they come.
-    except (OSError, ValueError, TypeError, KeyError, IndexError, SyntaxError, struct.error, OverflowError,
-            Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as TIFF ({error})", "restore the file from the data set") from error
+    return np.asarray(read_image(path, ["TIFF"]))
 
 
 def read_slice(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
@@ -158,19 +138,11 @@ def list_patients(data_dir) -> pd.DataFrame:
     clinical = read_clinical(root)
     folders = patient_folders(root)
     patients = [patient_id(folder.name) for folder in folders]
-    for patient, count in collections.Counter(patients).items():
-        if count > 1:
-            raise UserError(f"{root} holds {count} folders of patient {patient}", "keep one of them")
     grades = [clinical.get(patient, {}).get("grade") for patient in patients]
-    return pd.DataFrame({
-        "patient": patients,
-        "folder": [str(folder) for folder in folders],
-        "institution": [institution(patient) for patient in patients],
-        "grade": pd.array(grades, dtype="Float64"),
-    })
+    return prepare.patient_table(data_dir, patients, folders, grades)
 
 
-class LggMri(tfds.core.GeneratorBasedBuilder):
+class LggMri(prepare.SliceBuilder):
     """LGG MRI segmentation (Buda et al. 2019): one example a slice, slices of a patient in order."""
 
     name = "lgg_mri"
@@ -181,20 +153,16 @@ class LggMri(tfds.core.GeneratorBasedBuilder):
     2. Unzip it into the manual folder, so that kaggle_3m/TCGA_CS_4941_19960909/ is there.
     The archive holds a second copy under lgg-mri-segmentation/, which is not needed.
     """
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=(
-                "Brain MRI of patients with lower-grade glioma (TCGA-LGG, The Cancer Imaging Archive) with masks of "
-                "the FLAIR abnormality. Use follows the TCIA data usage policy: "
-                "https://www.cancerimagingarchive.net/data-usage-policies-and-restrictions/"
-            ),
-            features=prepare.slice_features(np.uint8),
-            homepage="https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation",
-            citation=CITATION,
-            disable_shuffling=True,
-        )
+    IMAGE_DTYPE = np.uint8
+    ABOUT: ClassVar = {
+        "description": (
+            "Brain MRI of patients with lower-grade glioma (TCGA-LGG, The Cancer Imaging Archive) with masks of "
+            "the FLAIR abnormality. Use follows the TCIA data usage policy: "
+            "https://www.cancerimagingarchive.net/data-usage-policies-and-restrictions/"
+        ),
+        "homepage": "https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation",
+        "citation": CITATION,
+    }
 
     @staticmethod
     def source_files(data_dir) -> list[Path]:
@@ -202,14 +170,12 @@ class LggMri(tfds.core.GeneratorBasedBuilder):
         root = find_root(data_dir)
         return [*root.glob("*.csv"), *(path for folder in patient_folders(root) for path in folder.glob("*.tif"))]
 
-    def _split_generators(self, dl_manager):
-        # One split: which patients train and which test is a file of ours (data/splits.py).
-        return {"slices": self._generate_examples(dl_manager.manual_dir)}
-
-    def _generate_examples(self, data_dir):
+    @staticmethod
+    def read_volumes(data_dir) -> Iterator[Volume]:
+        """Every patient's volume, straight from the source files."""
         clinical = read_clinical(find_root(data_dir))
         for row in list_patients(data_dir).itertuples():
-            yield from prepare.slice_examples(read_volume(Path(row.folder), clinical.get(row.patient, {})))
+            yield read_volume(Path(row.folder), clinical.get(row.patient, {}))
 
 
 def read_volume(folder: Path, clinical: dict) -> Volume:

@@ -1,11 +1,13 @@
-"""TFDS data sets of slices: what an example holds, where it is cached, and volumes read back from it.
+"""What the data sets share: the TFDS builder of slices, where it is cached, and volumes read back from it.
 
     builder = prepared(LggMri, "kaggle_3m")         # tfds builder; prepared once, then found again by fingerprint
     for volume in load_volumes(LggMri, "kaggle_3m"):
         ...
 """
 
+import collections
 import contextlib
+import functools
 import hashlib
 import itertools
 import os
@@ -15,8 +17,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import tensorflow_datasets as tfds
 from absl import logging
 
@@ -28,6 +32,7 @@ from lgg_jax.errors import UserError, disk_full
 def slice_features(image_dtype) -> tfds.features.FeaturesDict:
     """Features of one slice: image (height, width, 3), mask (height, width, 1) uint8 {0, 1}, patient and clinical.
 
+    The mask is (0, 0, 1) where nobody has drawn one.
     A missing clinical value is 0 in `clinical` and False in `clinical_known`.
     """
     raw = tfds.features.Encoding.BYTES  # compressed is a third of the size and takes three times as long to prepare
@@ -44,7 +49,7 @@ def slice_features(image_dtype) -> tfds.features.FeaturesDict:
 
 
 def slice_examples(volume: Volume) -> Iterator[tuple[str, dict]]:
-    """Key and example of each slice of a volume with a mask, in order."""
+    """Key and example of each slice of a volume, in order."""
     values = {field: volume.clinical.get(field) for field in FIELDS}
     shared = {
         "patient": volume.patient,
@@ -53,9 +58,58 @@ def slice_examples(volume: Volume) -> Iterator[tuple[str, dict]]:
         "clinical": {field: 0.0 if value is None else value for field, value in values.items()},
         "clinical_known": {field: value is not None for field, value in values.items()},
     }
-    for index, image, mask in zip(volume.slice_index, volume.image, volume.mask, strict=True):
+    masks = np.zeros((len(volume.image), 0, 0)) if volume.mask is None else volume.mask
+    for index, image, mask in zip(volume.slice_index, volume.image, masks, strict=True):
         pixels = {"image": image, "mask": mask[..., None].astype(np.uint8), "slice_index": index}
         yield f"{volume.patient}/{index:03d}", shared | pixels
+
+
+class SliceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A data set with one example a slice. A layout gives `name`, `VERSION`, what follows, and two functions:
+
+    `source_files(data_dir)`, the paths that a prepared copy depends on, and `read_volumes(data_dir)`, the volumes.
+    """
+
+    IMAGE_DTYPE = np.uint8
+    ABOUT: ClassVar[dict[str, str]] = {}  # description, homepage and citation
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = slice_features(self.IMAGE_DTYPE)
+        return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True, **self.ABOUT)
+
+    def _split_generators(self, dl_manager):
+        # One split: which patients train and which test is a file of ours (data/splits.py).
+        return {"slices": self._generate_examples(dl_manager.manual_dir)}
+
+    def _generate_examples(self, data_dir):
+        for volume in self.read_volumes(data_dir):
+            yield from slice_examples(volume)
+
+
+def patient_table(data_dir, patients: list[str], folders: list[Path], grades: list[float | None]) -> pd.DataFrame:
+    """What each layout's `list_patients` returns; UserError where a patient has two folders."""
+    for patient, count in collections.Counter(patients).items():
+        if count > 1:
+            raise UserError(f"{data_dir} holds {count} folders of patient {patient}", "keep one of them")
+    return pd.DataFrame({
+        "patient": patients,
+        "folder": [str(folder) for folder in folders],
+        "institution": [institution(patient) for patient in patients],
+        "grade": pd.array(grades, dtype="Float64"),
+    })
+
+
+def unpaired(images: dict, masks: dict) -> Iterator[UserError]:
+    """An error for each image without its mask, and the reverse; both are files by slice."""
+    for index in sorted(images.keys() ^ masks.keys()):
+        path, other = (images[index], "mask") if index in images else (masks[index], "image")
+        yield UserError(f"{path} has no {other}", "restore the missing file or remove this one")
+
+
+@functools.cache
+def warn_once(message: str) -> None:
+    """Logs a warning the first time: the data set is opened several times in a run."""
+    logging.warning(message)
 
 
 def prepared(builder_class, data_dir, cache_dir="") -> tfds.core.DatasetBuilder:
@@ -151,10 +205,11 @@ def load_volumes(builder_class, data_dir, cache_dir="", patients=None) -> Iterat
 
 def _volume(patient: str, examples: list[dict]) -> Volume:
     known = examples[0]["clinical_known"]
+    mask = np.stack([example["mask"][..., 0] > 0 for example in examples])
     return Volume(
         patient=patient,
         image=np.stack([example["image"] for example in examples]),
-        mask=np.stack([example["mask"][..., 0] > 0 for example in examples]),
+        mask=mask if mask.size else None,
         slice_index=np.array([example["slice_index"] for example in examples], np.int32),
         clinical={field: float(examples[0]["clinical"][field]) if known[field] else None for field in FIELDS},
     )

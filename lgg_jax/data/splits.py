@@ -9,9 +9,11 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lgg_jax.errors import UserError
@@ -64,6 +66,44 @@ def splits_by_validation(patients: pd.DataFrame, validation: Iterable[str]) -> d
     }  # fmt: skip
     validate_splits(splits, everyone)
     return splits
+
+
+def make_slice_splits(
+    slices: dict[str, list[int]], seed: int, test_fraction: float, validation_fraction: float
+) -> dict:
+    """Slices dealt to the sets one by one, so that every patient may be in all of them: this leaks.
+
+    It shows by how much. Entries are "patient:slice", with the slice's number in its file name.
+
+    Args:
+      slices: {patient: slice numbers}.
+    """
+    _check_arguments(len(slices), test_fraction, validation_fraction, 0, 0)
+    everything = [f"{patient}:{number}" for patient, numbers in slices.items() for number in numbers]
+    everything.sort(key=lambda entry: _hash(f"{seed} {entry}"))
+    test, validation = (round(fraction * len(everything)) for fraction in (test_fraction, validation_fraction))
+    splits = {
+        "format": FORMAT, "by": "slice", "seed": seed, "train": sorted(everything[test + validation :]),
+        "validation": sorted(everything[test : test + validation]), "test": sorted(everything[:test]),
+    }  # fmt: skip
+    validate_splits(splits, slices)
+    return splits
+
+
+def members(splits: dict, name: str) -> dict[str, set[int] | None]:
+    """Who is in a set: {patient: the numbers of its slices there, None for all of them}."""
+    if splits["by"] == "patient":
+        return dict.fromkeys(splits[name])
+    found: dict[str, set[int]] = {}
+    for entry in splits[name]:
+        patient, number = entry.rsplit(":", 1)
+        found.setdefault(patient, set()).add(int(number))
+    return found
+
+
+def rows(numbers: set[int] | None, slice_index: np.ndarray) -> np.ndarray:
+    """(slice,) bool: which of a patient's slices are members, by `members`' numbers."""
+    return np.ones(len(slice_index), bool) if numbers is None else np.isin(slice_index, list(numbers))
 
 
 def _check_arguments(count, test_fraction, validation_fraction, folds, fold):
@@ -121,10 +161,12 @@ def validate_splits(splits: dict, patients: Iterable[str] | None = None, where: 
     `where` opens the message: the file that the splits came from.
     """
     remedy = f'expected {{"format": {FORMAT}, "by": "patient", "train": [ids], "validation": [ids], "test": [ids]}}'
-    if not isinstance(splits, dict) or splits.get("format") != FORMAT or splits.get("by") != "patient":
-        raise UserError(f"{where}: not a split by patient of format {FORMAT}", remedy)
+    if not isinstance(splits, dict) or splits.get("format") != FORMAT or splits.get("by") not in ("patient", "slice"):
+        raise UserError(f"{where}: not a split of format {FORMAT}", remedy)
     for name in SETS:
         _check_set(splits.get(name), f"{where}: {name}", remedy)
+        if splits["by"] == "slice" and not all(re.fullmatch(r".+:\d+", entry) for entry in splits[name]):
+            raise UserError(f"{where}: {name} has an entry that names no slice", 'write "patient:slice number"')
     for first, second in itertools.combinations(SETS, 2):
         for patient in sorted(set(splits[first]) & set(splits[second])):
             wrong = f"{where}: patient {patient} is both in {first} and in {second}"
@@ -133,7 +175,7 @@ def validate_splits(splits: dict, patients: Iterable[str] | None = None, where: 
         if not splits[name]:
             raise UserError(f"{where}: {name} has no patients", "change the fractions or the number of folds")
     if patients is not None:
-        unknown = sorted({patient for name in SETS for patient in splits[name]} - set(patients))
+        unknown = sorted({patient for name in SETS for patient in members(splits, name)} - set(patients))
         if unknown:
             raise UserError(f"{where}: patients that are not in the data: {', '.join(unknown[:5])}", "make new splits")
 

@@ -1,0 +1,69 @@
+"""Pictures and tables that people bring, read so that a bad one ends with its name in one line.
+
+    pixels = np.asarray(read_image(Path("1.png"), ["PNG", "TIFF", "JPEG"]))
+    for row, record in read_table(Path("cases.csv"), ["file"]):
+        grade = number(record, "grade", f"cases.csv row {row}")
+"""
+
+import math
+import struct
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from lgg_jax.errors import UserError
+
+MAX_SIDE = 4096
+
+
+def read_image(path: Path, formats: list[str]) -> Image.Image:
+    """A picture of at most 4096×4096 in one of Pillow's `formats`, decoded.
+
+    Raises:
+      UserError: truncated, unreadable, larger, or of several pages.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats) as image:
+            if max(image.size) > MAX_SIDE:
+                wrong = f"{path} has {image.width}×{image.height} pixels"
+                raise UserError(wrong, f"{MAX_SIDE}×{MAX_SIDE} is the limit")
+            if getattr(image, "n_frames", 1) > 1:
+                raise UserError(f"{path} holds {image.n_frames} pictures", "save each slice as a file of its own")
+            image.load()
+            return image
+    # Pillow lets the errors of its TIFF parser through as they come.
+    except (OSError, ValueError, TypeError, KeyError, IndexError, SyntaxError, struct.error, OverflowError,
+            Image.DecompressionBombError) as error:
+        wrong = f"{path} cannot be read as {' or '.join(formats)} ({error})"
+        raise UserError(wrong, "restore the file from the data set") from error
+
+
+def read_table(path: Path, required: Iterable[str] = ()) -> list[tuple[int, dict[str, str]]]:
+    """Rows of a CSV file as (row number as an editor counts, {column: cell as text}); UserError where it is none."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False)
+    except (ValueError, OSError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as a table ({reason})", "save it as CSV in UTF-8") from error
+    for column in required:
+        if column not in table:
+            raise UserError(f"{path} has no column {column}", f"it has {', '.join(map(str, table))}")
+    records = table.fillna("").to_dict("records")  # a short row lacks cells
+    return [(row, {name: cell.strip() for name, cell in record.items()}) for row, record in enumerate(records, 2)]
+
+
+def number(record: dict[str, str], column: str, place: str) -> float | None:
+    """The number in a cell, None where the cell is empty or not there; `place` opens the message of the UserError."""
+    cell = record.get(column, "")
+    if cell.lower() in ("", "na", "nan"):
+        return None
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"{place}: {column} is '{cell}', not a number", "correct or empty the cell")
+    return value
