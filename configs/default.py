@@ -20,6 +20,14 @@ def get_config() -> ConfigDict:
     config.data.crop = True  # to the square around the head of the whole volume; False: the whole image
     config.data.context = 0  # slices before and after that the network sees beside each one, as more channels
     config.data.tumour_fraction = 0.5  # of the examples drawn from slices with tumour; 0: all slices alike
+    config.data.target = "presence"  # what a classifier says: a slice shows tumour; or "grade": III rather than II
+    config.data.region = "slice"  # what it sees: the head; "masked": the tumour in it; "crop": the square around it
+    config.data.segmentation_workdir = ""  # its predicted masks make the region of every patient that is scored
+    config.data.train_masks = "true"  # and "predicted" those of the patients it is trained on as well
+    # Clinical values (age, gender, laterality, tumor_location) and mask features that go in beside the image, by name.
+    # Not histological_type: it is read from the specimen that the grade is read from, so it is the answer in disguise.
+    config.data.tabular = ()
+    config.data.split_by = "patient"  # "slice" deals slices of one patient to all sets: it leaks, and shows how much
     config.data.splits = ""  # a splits.json to use; "": split by patient, as below
     config.data.test_fraction = 0.2
     config.data.validation_fraction = 0.1
@@ -39,19 +47,29 @@ def get_config() -> ConfigDict:
     config.augment.missing_sequence = 0.1  # probability that FLAIR stands in for one or both others
 
     config.model = ConfigDict()
-    config.model.name = "unet"
+    config.model.name = "unet"  # "unet_resnet50", or "classifier" (a ResNet50)
     config.model.features = 32
     config.model.levels = 5
     config.model.norm = "batch"  # or "group"
     config.model.dropout = 0.0
     config.model.dtype = "float32"  # of the computation; "bfloat16" on TPU and recent GPUs
-    config.model.pretrained = ""  # a converted weights file; the plain U-Net has none
+    config.model.pretrained = ""  # a converted weights file of a ResNet50; the plain U-Net has none
+    config.model.hidden = (256,)  # widths of the classifier's fully connected layers
+    config.model.fixed_norm = ()  # top-level modules whose BatchNorm keeps its statistics, such as ("backbone",)
+    config.model.grade_head = False  # of "unet_resnet50": a classifier on its deepest features
+    # What the weights of a ResNet50 expect; taken from the file where `pretrained` names one.
+    config.model.stride_on_first = False
+    config.model.norm_epsilon = 1e-5
+    config.model.input_order = "RGB"
+    config.model.input_scale = (1.0, 1.0, 1.0)  # of normalised slices, in that order
 
     config.loss = ConfigDict()  # the weighted sum of
     config.loss.bce = 1.0
     config.loss.dice = 1.0
     config.loss.focal_tversky = 0.0
     config.loss.positive_weight = 1.0  # of a tumour pixel in the BCE
+    config.loss.label = 1.0  # the BCE of a classifier's answer
+    config.loss.label_positive_weight = 1.0  # of a positive answer in it
     config.loss.tversky_alpha = 0.3  # weight of false alarm
     config.loss.tversky_beta = 0.7  # weight of missed tumour
     config.loss.tversky_gamma = 0.75
@@ -65,6 +83,7 @@ def get_config() -> ConfigDict:
     config.optimizer.clip_norm = 0.0  # of the global gradient; 0: none
     config.optimizer.accumulation = 1  # parts the batch is computed in, one after the other
     config.optimizer.ema_decay = 0.0  # of the averaged weights that are evaluated; 0: none
+    config.optimizer.backbone_rate = 1.0  # the learning rate of module "backbone", as a share of all others'
     config.optimizer.frozen = ()  # names of top-level modules that stay as they are, such as ("encoder0",)
 
     config.train = ConfigDict()

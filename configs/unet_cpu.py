@@ -11,10 +11,11 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """16 features on 112 × 112 pixels with the neighbouring slices, AdamW with warm-up and cosine, averaged weights."""
+    """16 features on 96 × 96 pixels with the neighbouring slices, AdamW with warm-up and cosine, averaged weights."""
     config = default.get_config()
-    config.data.size = 112
+    config.data.size = 96
     config.data.context = 1
+    config.augment.missing_sequence = 0.25
     config.model.features = 16
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 2e-3

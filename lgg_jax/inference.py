@@ -1,31 +1,24 @@
 """From a scan to a probability on the scan's own grid: the one path that validation, evaluate and predict take.
 
     predict = make_predictor(model, batch_size=16)
-    case = prepare_case(volume, config.data)
+    case = cases.prepare_case(volume, config.data)
     probability = case_probability(predict, variables, case, flip_tta=True)    # (slice, height, width)
 """
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 
 import jax
-import ml_collections
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
 from lgg_jax import parallel, postprocess
 from lgg_jax.data import volume
+from lgg_jax.data.cases import Case
 
-Predictor = Callable[[dict, np.ndarray], np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A scan beside what the network sees of it: images (slice, size, size, channel) float16."""
-
-    scan: volume.Volume
-    geometry: volume.Geometry
-    images: np.ndarray
+Predictor = Callable[..., np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,34 +35,39 @@ class Postprocessing:
         return postprocess.largest_component(mask) if self.largest_component else mask
 
 
-def prepare_case(scan: volume.Volume, config: ml_collections.ConfigDict) -> Case:
-    """Brings a volume onto the network's grid (`config.size`, `config.crop`), exactly as for training."""
-    geometry = volume.find_geometry(scan.image, config.size, config.crop)
-    images = volume.network_images(scan.image, geometry).astype(np.float16)
-    return Case(scan, geometry, volume.with_neighbours(images, config.context))
+def make_predictor(model: nn.Module, batch_size: int, output: Callable = jax.nn.sigmoid) -> Predictor:
+    """A function (variables, *inputs) → `output` of the model's logits as NumPy, for any number n of rows.
 
-
-def make_predictor(model: nn.Module, batch_size: int) -> Predictor:
-    """A function (variables, images (n, size, size, channel)) → probabilities (n, size, size) float32, any n.
-
-    The last batch is filled up with its own first rows and cut again: every shape is compiled once, nothing dropped.
+    Each input is (n, …), an image or what else the model takes. The last batch is filled up with its own first rows
+    and cut again: every shape is compiled once, nothing dropped.
     """
+
+    def apply(variables, inputs):
+        inputs = [x.astype(jnp.float32) for x in inputs]
+        return output(model.apply(variables, *inputs, train=False))
+
+    return in_batches(parallel.map_local(apply), batch_size)
+
+
+def in_batches(apply: Callable, batch_size: int) -> Predictor:
+    """`apply`(variables, inputs) over all devices of this host, called with inputs of any length."""
     devices = jax.local_device_count()
     batch_size = -(-batch_size // devices) * devices
-    apply = parallel.map_local(
-        lambda variables, images: jax.nn.sigmoid(model.apply(variables, images.astype("float32"), train=False))
-    )
 
-    def predict(variables: dict, images: np.ndarray) -> np.ndarray:
+    def predict(variables: dict, *inputs: np.ndarray):
         parts = []
-        for start in range(0, len(images), batch_size):
-            rows = images[start : start + batch_size]
-            full = np.resize(rows, (batch_size, *rows.shape[1:]))
-            output = np.asarray(apply(variables, parallel.shard(full)))
-            parts.append(output.reshape(batch_size, *output.shape[2:])[: len(rows)])
-        return np.concatenate(parts)
+        for start in range(0, len(inputs[0]), batch_size):
+            rows = [x[start : start + batch_size] for x in inputs]
+            full = [np.resize(x, (batch_size, *x.shape[1:])) for x in rows]
+            parts.append(jax.tree.map(partial(_rows, count=len(rows[0])), apply(variables, parallel.shard(full))))
+        return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
     return predict
+
+
+def _rows(output: jax.Array, count: int) -> np.ndarray:
+    """(devices, rows / devices, …) → the first `count` rows."""
+    return np.asarray(output).reshape(-1, *output.shape[2:])[:count]
 
 
 def case_probability(predict: Predictor, variables: dict, case: Case, flip_tta: bool) -> np.ndarray:

@@ -78,10 +78,10 @@ class Logger:
         self._bar.update()
 
     def flush(self, step: int) -> dict[str, float]:
-        """Writes and returns the means Σ sums / Σ counts over the steps since the last flush."""
+        """Writes and returns the means Σ sums / Σ counts over the steps since the last flush; none for counts of 0."""
         steps, self._steps = jax.device_get(self._steps), []
         totals = {name: np.sum([s[name] for s in steps], axis=0, dtype=np.float64) for name in steps[0]}
-        means = {name: float(total / count) for name, (total, count) in totals.items()}
+        means = {name: float(total / count) for name, (total, count) in totals.items() if count}
         self.scalars(step, "train", means)
         return means
 

@@ -26,6 +26,15 @@ def bce(logits, mask, weight, positive_weight: float = 1.0, all_sum: AllSum = _i
     return total / jnp.maximum(all_sum(jnp.sum(weight)), 1)
 
 
+def label_bce(logits, label, weight, positive_weight: float = 1.0, all_sum: AllSum = _identity) -> jax.Array:
+    """Binary cross-entropy of a yes-or-no answer: logits and label (batch,), rows of label 1 counted so many times.
+
+    With no row of weight above 0, 0.
+    """
+    row = positive_weight * label * jax.nn.softplus(-logits) + (1 - label) * jax.nn.softplus(logits)
+    return all_sum(jnp.sum(row * weight)) / jnp.maximum(all_sum(jnp.sum(weight)), 1)
+
+
 def soft_dice(logits, mask, weight, all_sum: AllSum = _identity) -> jax.Array:
     """1 − (2·Σpt + 1) / (Σp + Σt + 1), the sums over all pixels of the batch (Milletari et al. 2016, linear form).
 

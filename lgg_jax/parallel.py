@@ -28,7 +28,13 @@ def initialize() -> None:
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     if address is None:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:  # what JAX raises where it finds no cluster
+            raise UserError(
+                f"--distributed, but no Slurm, Kubernetes or TPU slice was found ({error})",
+                "leave it out on one machine, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
+            ) from error
         return
     try:
         processes, index = int(os.environ["JAX_NUM_PROCESSES"]), int(os.environ["JAX_PROCESS_ID"])
@@ -37,7 +43,8 @@ def initialize() -> None:
             f"JAX_COORDINATOR_ADDRESS is set, but JAX_NUM_PROCESSES or JAX_PROCESS_ID is not a number ({error})",
             "set all three in every process",
         ) from error
-    jax.distributed.initialize(address, processes, index)
+    # Else JAX looks for a cluster all the same and, under Slurm, leaves the process one of its GPUs.
+    jax.distributed.initialize(address, processes, index, cluster_detection_method="deactivate")
 
 
 def map_step(step: Callable) -> Callable:
@@ -58,7 +65,7 @@ def map_local(function: Callable) -> Callable:
 def shard(batch):
     """Splits every (rows, …) array of this host over its devices: (devices, rows / devices, …)."""
     devices = jax.local_device_count()
-    return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
+    return jax.tree.map(lambda x: x.reshape(devices, len(x) // devices, *x.shape[1:]), batch)
 
 
 def check_batch(batch_size: int, accumulation: int) -> None:

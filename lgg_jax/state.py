@@ -1,7 +1,7 @@
 """What a training step changes, and the optimizer that changes it.
 
     optimizer = create_optimizer(config.optimizer, num_steps)
-    state = create_state(config, model, optimizer, sample)
+    state = create_state(config.optimizer, optimizer, initial_variables(config, model, inputs))
 """
 
 from functools import partial
@@ -10,11 +10,13 @@ import flax
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import traverse_util
 
 from lgg_jax.errors import UserError
+from lgg_jax.models.pretrained import read_pretrained
 
 STREAMS = {"init": 0, "dropout": 1}
 
@@ -46,29 +48,55 @@ def stream_key(seed: int, step: jax.Array | int, stream: str) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), step), STREAMS[stream])
 
 
-def create_state(
-    config: ml_collections.ConfigDict,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    sample: jax.Array,
-    variables: dict | None = None,
-) -> TrainState:
-    """A state at step 0, from `variables` where given, else initialised on `sample` (batch, height, width, channel)."""
+def initial_variables(
+    config: ml_collections.ConfigDict, model: nn.Module, inputs: tuple[np.ndarray, ...], variables: dict | None = None
+) -> dict:
+    """{"params", "batch_stats"} that a new run starts from.
+
+    `variables`, the best weights of `config.init_from`, where given; else initialised, with the backbone of
+    `config.model.pretrained` where one is named. `inputs` are those of the model, of any number of rows.
+    """
     init, key = partial(model.init, train=False), stream_key(config.seed, 0, "init")
-    if variables is None:
-        # XLA's CPU compiler otherwise takes half a minute over the random numbers of all kernels; they stay the same.
-        options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
-        variables = jax.jit(init, compiler_options=options)(key, sample)
-    else:
-        _check_shapes(variables, jax.eval_shape(init, key, sample), config.init_from)
+    if variables is not None:
+        remedy = "give this run the config.model and config.data of that one"
+        source = f"config.init_from={config.init_from}"
+        _check_shapes(variables, _two(jax.eval_shape(init, key, *inputs)), source, remedy)
+        return _two(variables)
+    # XLA's CPU compiler otherwise takes half a minute over the random numbers of all kernels; they stay the same.
+    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    variables = _two(jax.jit(init, compiler_options=options)(key, *inputs))
+    if config.model.pretrained:
+        return _with_backbone(variables, config.model.pretrained)
+    return variables
+
+
+def _with_backbone(variables: dict, path: str) -> dict:
+    given = {
+        name: {module: leaves for module, leaves in part.items() if module != "head"}  # the 1000 classes
+        for name, part in read_pretrained(path).variables.items()
+    }
+    expected = {name: part["backbone"] for name, part in variables.items()}
+    remedy = "pass what python -m lgg_jax convert wrote of a ResNet50"
+    _check_shapes(given, expected, f"config.model.pretrained={path}", remedy)
+    return {name: part | {"backbone": given[name]} for name, part in variables.items()}
+
+
+def _two(variables: dict) -> dict:
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+def create_state(
+    config: ml_collections.ConfigDict, optimizer: optax.GradientTransformation, variables: dict
+) -> TrainState:
+    """A state at step 0; `config` is `config.optimizer`."""
     # The training step reuses the memory of its state: nothing in it may be shared, with the caller or within.
-    variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
-    ema = jax.tree.map(jnp.copy, variables) if config.optimizer.ema_decay else None
-    params, batch_stats = jax.tree.map(jnp.copy, (variables["params"], variables["batch_stats"]))
+    ema = jax.tree.map(jnp.array, variables) if config.ema_decay else None
+    params, batch_stats = jax.tree.map(jnp.array, (variables["params"], variables["batch_stats"]))
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), ema)
 
 
-def _check_shapes(variables: dict, expected: dict, source: str) -> None:
+def _check_shapes(variables: dict, expected: dict, source: str, remedy: str) -> None:
+    """UserError where `variables`, which come from `source`, are not those of the model."""
     given, expected = (
         {"/".join(path): leaf.shape for path, leaf in traverse_util.flatten_dict(tree).items()}
         for tree in (variables, expected)
@@ -76,9 +104,9 @@ def _check_shapes(variables: dict, expected: dict, source: str) -> None:
     wrong = sorted(path for path in given | expected if given.get(path) != expected.get(path))
     if wrong:
         raise UserError(
-            f"config.init_from={source} holds another model ({wrong[0]} is {given.get(wrong[0], 'missing')} there,"
+            f"{source} holds another model ({wrong[0]} is {given.get(wrong[0], 'missing')} there,"
             f" {expected.get(wrong[0], 'missing')} here)",
-            "give this run the config.model and config.data.context of that one",
+            remedy,
         )
 
 
@@ -97,7 +125,7 @@ def create_schedule(config: ml_collections.ConfigDict, num_steps: int) -> optax.
 
 
 def create_optimizer(config: ml_collections.ConfigDict, num_steps: int) -> optax.GradientTransformation:
-    """Adam or AdamW by `config.optimizer`, after clipping; modules named in `frozen` get no update."""
+    """Adam or AdamW by `config`, after clipping; `backbone_rate` scales one part's updates, `frozen` parts get none."""
     schedule = create_schedule(config, num_steps)
     if config.name == "adam":
         update = optax.adam(schedule)
@@ -107,9 +135,12 @@ def create_optimizer(config: ml_collections.ConfigDict, num_steps: int) -> optax
         raise UserError(f"config.optimizer.name={config.name!r} is not known", "use 'adam' or 'adamw'")
     if config.clip_norm:
         update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    if config.backbone_rate != 1:
+        slower = optax.masked(optax.scale(config.backbone_rate), partial(_modules, names=("backbone",)))
+        update = optax.chain(update, slower)
     if config.frozen:
         labels = {True: optax.set_to_zero(), False: update}
-        update = optax.partition(labels, lambda params: _frozen(params, tuple(config.frozen)))
+        update = optax.partition(labels, partial(_modules, names=tuple(config.frozen)))
     return update
 
 
@@ -126,11 +157,12 @@ def _kernels(params: dict) -> dict:
     return traverse_util.path_aware_map(lambda path, _: path[-1] == "kernel", params)
 
 
-def _frozen(params: dict, names: tuple[str, ...]) -> dict:
+def _modules(params: dict, names: tuple[str, ...]) -> dict:
+    """True for the parameters of the top-level modules of these names."""
     unknown = set(names) - set(params)
     if unknown:
         raise UserError(
-            f"config.optimizer.frozen names {sorted(unknown)}, which the model does not have",
+            f"config.optimizer.frozen or backbone_rate names {sorted(unknown)}, which the model does not have",
             f"choose from {', '.join(sorted(params))}",
         )
     return traverse_util.path_aware_map(lambda path, _: path[0] in names, params)

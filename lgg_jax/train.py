@@ -8,7 +8,7 @@ The same command again goes on where the last one stopped, whatever stopped it.
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -25,6 +25,7 @@ from lgg_jax import workdir as workdir_lib
 from lgg_jax.checkpoints import Checkpoints, Progress, restore_variables
 from lgg_jax.data import dataset, pipeline, volume
 from lgg_jax.data import splits as splits_lib
+from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
 from lgg_jax.state import TrainState
 
@@ -58,7 +59,7 @@ def make_train_step(
     def loss_fn(params, batch_stats, part, rng):
         logits, updated = model.apply(
             {"params": params, "batch_stats": batch_stats},
-            part["image"],
+            *task.inputs(part),
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": rng},
@@ -96,6 +97,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     started = time.monotonic()
     parallel.check_batch(config.train.batch_size, config.optimizer.accumulation)
     task, workdir = tasks.get(config.task), Path(workdir).absolute()
+    config = models.resolve(config)
     task.check(config)
     check_intervals(config.train)
     workdir_lib.check(workdir, config)
@@ -103,14 +105,17 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     splits = dataset.checked(splits_lib.read_splits(workdir / "splits.json"), config) if resumed else (
         dataset.resolve_splits(config)
     )
-    slices, cases = load_data(config, splits)
-    predict = inference.make_predictor(models.create_model(config.model), config.eval.batch_size)
+    preparation = task.preparation(config, workdir, splits)
+    slices, cases = load_data(config, splits, preparation.prepare)
+    model = models.create_model(config.model, parallel.AXIS, config.optimizer.frozen)
+    predict = task.predictor(models.create_model(config.model), config.eval.batch_size)
     initial = restore_variables(config.init_from)[0] if config.init_from else None
+    variables = state_lib.initial_variables(config, model, task.inputs(pipeline.sample(slices)), initial)
+    slices, cases = task.cached(config, variables, slices, cases, model)
 
     def start(num_steps: int) -> tuple[Callable, TrainState]:
-        model = models.create_model(config.model, parallel.AXIS)
         optimizer = state_lib.create_optimizer(config.optimizer, num_steps)
-        state = state_lib.create_state(config, model, optimizer, slices.image[:1], initial)
+        state = state_lib.create_state(config.optimizer, optimizer, variables)
         return parallel.map_step(make_train_step(config, model, optimizer)), state
 
     def validate(state: TrainState) -> tuple[float, dict]:
@@ -122,7 +127,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     train_step, state = start(num_steps)
     parallel.barrier("every host has looked whether this is a resume")
     if not resumed and parallel.is_first_host():
-        workdir_lib.begin(workdir, config, splits, num_steps)
+        workdir_lib.begin(workdir, config, splits, num_steps, preparation.files)
     with parallel.Preemption() as preemption, Checkpoints(workdir) as checkpoints:
         # The order of a resume: a checkpoint of this workdir wins over `init_from`, which wins over new weights.
         # The input needs nothing (a step is a position), nor do the random streams (derived from the step).
@@ -178,19 +183,28 @@ def check_finite(means: dict[str, float], step: int, workdir: Path) -> None:
         )
 
 
-def load_data(config: ml_collections.ConfigDict, splits: dict) -> tuple[pipeline.Slices, list[inference.Case]]:
-    """Slices of the training patients, and this host's share of the validation patients."""
-    mine, cases = set(parallel.my_share(splits["validation"])), []
-
-    def training() -> Iterator[volume.Volume]:
-        for scan in dataset.load_volumes(config.data, [*splits["train"], *mine]):  # one pass over the data for both
-            if scan.patient in mine:
-                cases.append(inference.prepare_case(scan, config.data))
-            else:
-                yield scan
-
-    slices = pipeline.load_slices(training(), config.data)
-    return slices, cases
+def load_data(
+    config: ml_collections.ConfigDict, splits: dict, prepare: Callable[[volume.Volume], Case | None]
+) -> tuple[pipeline.Slices, list[Case]]:
+    """Slices of the training patients, and this host's share of the validation patients; one pass over the data."""
+    train, validation = (splits_lib.members(splits, name) for name in ("train", "validation"))
+    mine = {patient: validation[patient] for patient in parallel.my_share(sorted(validation))}
+    training, cases, left_out = [], [], []
+    for scan in dataset.load_volumes(config.data, sorted(train | mine)):
+        case = prepare(scan)
+        if case is None:
+            left_out.append(scan.patient)
+            continue
+        if scan.patient in mine:
+            cases.append(case.select(splits_lib.rows(mine[scan.patient], case.slice_index)))
+        if scan.patient in train:
+            rows = case.select(splits_lib.rows(train[scan.patient], case.slice_index))
+            training.append(dataclasses.replace(rows, scan=scan.without_image()))  # which would only take memory
+    cases = [case for case in cases if len(case.images)]  # a split by slice may leave a patient without any
+    if left_out and parallel.is_first_host():
+        names = ", ".join(left_out[:5]) + ", …" * (len(left_out) > 5)
+        print(f"left out, their label is not known: {len(left_out)} patients ({names})")
+    return pipeline.load_slices(training), cases
 
 
 def resolve_length(config, slices: pipeline.Slices, start, validate, started: float) -> int:
@@ -209,12 +223,12 @@ def resolve_length(config, slices: pipeline.Slices, start, validate, started: fl
     return parallel.from_first_host(num_steps)
 
 
-def finish(config, workdir: Path, task, predict: inference.Predictor, cases: list[inference.Case]) -> None:
+def finish(config, workdir: Path, task, predict: inference.Predictor, cases: list[Case]) -> None:
     """Chooses threshold, flips and clean-up for the best weights on validation, into postprocess.json."""
     variables, step = restore_variables(workdir)
     chosen, score = task.choose(predict, variables, cases, config.eval)
     if parallel.is_first_host():
-        content = {**dataclasses.asdict(chosen), "step": step, "validation_volume_dice": score}
+        content = {**dataclasses.asdict(chosen), "step": step, f"validation_{task.SCORE}": score}
         workdir_lib.write_json(workdir / "postprocess.json", content)
-        print(f"best step {step}: validation volume Dice {score:.4f} with {chosen}")
+        print(f"best step {step}: validation {task.SCORE} {score:.4f} with {chosen}")
         print(f"next: python -m lgg_jax evaluate --workdir={workdir}")

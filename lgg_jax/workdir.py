@@ -3,19 +3,28 @@
     config.json       the resolved config            checkpoints/<step>/   weights and optimizer state
     splits.json       who trains, validates, tests   logs/                 TensorBoard events and metrics.jsonl
     length.json       how many steps the run has     postprocess.json      flips, clean-up, threshold
+    versions.json     of what the run began with     tabular.json          clinical values as numbers, if any
     eval/<name>/      metrics.json, cases.csv and figures of one evaluation
 """
 
+import collections
+import contextlib
+import dataclasses
+import importlib.metadata
 import json
 import os
+import platform
 from pathlib import Path
 
+import jax
 import ml_collections
 
 from lgg_jax.errors import UserError
 
 # Where the data lies may differ between two machines that share a run; all else would make it another run.
 _MAY_DIFFER = ("data.dir", "data.cache_dir")
+# By the name they are installed under; of TensorFlow there are two.
+_PACKAGES = ("lgg-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow", "tensorflow-cpu", "numpy")
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -48,8 +57,14 @@ def num_steps(workdir: Path) -> int:
     return read_json(workdir / "length.json", "remove the workdir and start again")["num_steps"]
 
 
+def read_chosen(workdir: Path, kind: type):
+    """What the training chose on validation, as a dataclass of type `kind`."""
+    content = read_json(workdir / "postprocess.json", "let the training end first: give its command again")
+    return kind(**{field.name: content[field.name] for field in dataclasses.fields(kind)})
+
+
 def started(workdir: Path) -> bool:
-    """Whether a run has begun here: config.json is the last of the three files that `begin` writes."""
+    """Whether a run has begun here: config.json is the last of the files that `begin` writes."""
     return (workdir / "config.json").exists()
 
 
@@ -59,8 +74,8 @@ def check(workdir: Path, config: ml_collections.ConfigDict) -> None:
         raise UserError(f"{workdir} is a file", "pass a folder as --workdir")
     if not started(workdir):
         return
-    before = _flat(read_json(workdir / "config.json", "remove the workdir or pass another --workdir"))
-    now = _flat(json.loads(config.to_json()))
+    before = flat(read_json(workdir / "config.json", "remove the workdir or pass another --workdir"))
+    now = flat(json.loads(config.to_json()))
     changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in _MAY_DIFFER]
     if changed:
         listing = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed[:4])
@@ -70,18 +85,38 @@ def check(workdir: Path, config: ml_collections.ConfigDict) -> None:
         )
 
 
-def begin(workdir: Path, config: ml_collections.ConfigDict, splits: dict, num_steps: int) -> None:
-    """Writes down what every resume and evaluation goes by; nothing is written before the run is known to work."""
+def begin(
+    workdir: Path, config: ml_collections.ConfigDict, splits: dict, num_steps: int, files: dict[str, dict] | None = None
+) -> None:
+    """Writes down what every resume and evaluation goes by; nothing is written before the run is known to work.
+
+    `files` are the task's own, by name.
+    """
     try:
+        for name, content in (files or {}).items():
+            write_json(workdir / name, content)
         write_json(workdir / "splits.json", splits)
         write_json(workdir / "length.json", {"num_steps": num_steps})
+        write_json(workdir / "versions.json", versions())
         write_json(workdir / "config.json", json.loads(config.to_json()))
     except OSError as error:
         raise UserError(f"cannot write to {workdir} ({error})", "pass another --workdir or free space") from error
 
 
-def _flat(content: dict, prefix: str = "") -> dict:
-    flat = {}
+def versions() -> dict[str, str]:
+    """What computes: the version of each package that is installed, Python, the platform and JAX's devices."""
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    kinds = collections.Counter(f"{device.platform} ({device.device_kind})" for device in jax.devices())
+    devices = ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
+    return found | {"python": platform.python_version(), "platform": platform.platform(), "devices": devices}
+
+
+def flat(content: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} → {"a.b": 1}."""
+    found = {}
     for key, value in content.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found

@@ -18,6 +18,7 @@ from PIL import Image
 from configs import smoke
 from lgg_jax import __main__
 from lgg_jax.data import synthetic
+from lgg_jax.models import layouts, pretrained, resnet
 
 __main__.import_tensorflow()  # as the command line does, before a test module does otherwise
 ROOT = Path(__file__).parents[1]
@@ -37,7 +38,7 @@ class Result(NamedTuple):
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory):
     """Prepared data and compiled programs are kept for the session, for the processes that tests start as well."""
-    folder = tmp_path_factory.mktemp("compiled")
+    folder = tmp_path_factory.getbasetemp().parent / "compiled"  # of all workers, and of the sessions before
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LGG_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
@@ -83,6 +84,34 @@ def trained(small_phantoms, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("trained") / "run"
     train.train(config, workdir)
     return workdir
+
+
+@pytest.fixture(scope="module")
+def small_resnet():
+    """ResNet50 of four narrow blocks: XLA compiles a step in seconds, not in half a minute."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resnet, "BLOCKS", (1, 1, 1, 1))
+        patch.setattr(resnet, "WIDTHS", (4, 4, 8, 8))
+        yield
+
+
+@pytest.fixture(scope="module")
+def weights(small_resnet, tmp_path_factory) -> Path:
+    """A file of random weights of `small_resnet` that expect their input as Keras does."""
+    model = resnet.ResNet50(True)
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, 32, 32, 3)), train=False))
+    rng = np.random.default_rng(0)
+
+    def values(path, leaf):
+        fan_in = np.prod(leaf.shape[:-1]) if path[-1].key == "kernel" else 1e3
+        drawn = rng.normal(scale=np.sqrt(2 / fan_in), size=leaf.shape)
+        return np.float32(1 + drawn if path[-1].key in ("scale", "var") else drawn)
+
+    about = {"stride_on_first": True, "epsilon": 1e-3, "source": "random", "sha256": "0" * 64}
+    content = pretrained.Pretrained(jax.tree.map_with_path(values, shapes), **about, **layouts.LAYOUTS[0].expects)
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    pretrained.write_pretrained(path, content)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import default
-from lgg_jax import length, models, scoring, state, train
+from lgg_jax import length, models, scoring, state, tasks, train
 from lgg_jax.checkpoints import restore_variables
 from lgg_jax.data import lgg_mri, pipeline
 
@@ -97,7 +97,8 @@ def test_figures_are_pictures(story):
 def test_the_workdir_is_as_described(story):
     run = story / "run"
     assert {path.name for path in run.iterdir()} == {
-        "config.json", "splits.json", "length.json", "postprocess.json", "checkpoints", "logs", "eval"}
+        "config.json", "splits.json", "length.json", "versions.json", "postprocess.json", "checkpoints", "logs",
+        "eval"}
     assert read_json(run / "length.json") == {"num_steps": 90}
     assert read_json(run / "config.json")["model"]["features"] == 4
     assert read_json(run / "postprocess.json")["step"] == read_json(run / "eval/test/metrics.json")["step"]
@@ -196,11 +197,15 @@ def test_every_config_has_the_fields_and_a_model(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     assert fields(config) == fields(default.get_config())
     assert importlib.import_module(f"configs.{name}").__doc__.count("python -m lgg_jax train") == 1
-    size = config.data.size
+    task, size, channels = tasks.get(config.task), config.data.size, 3 * (1 + 2 * config.data.context)
+    assert models.resolve(config) == config
+    task.check(config)
     model = models.create_model(config.model)
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, size, size, 3)), train=False))
+    inputs = task.inputs({"image": jnp.zeros((1, size, size, channels)), "clinical": jnp.zeros((1, 0))})
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, train=False))
     assert traverse_util.flatten_dict(shapes["params"])
-    state.create_optimizer(config.optimizer, 1000)
+    optimizer = state.create_optimizer(config.optimizer, 1000)
+    jax.eval_shape(optimizer.init, shapes["params"])
     if name != "default":
         length.steps_without_clock(config.train, 1000)
 

@@ -11,17 +11,19 @@ import pytest
 from configs import default
 from lgg_jax import evaluate, inference
 from lgg_jax.data import lgg_mri
+from lgg_jax.data.cases import Case, make_case
+from lgg_jax.data.grading import Preparation
 from lgg_jax.data.volume import Geometry, Volume
 from lgg_jax.errors import UserError
 from lgg_jax.tasks import segmentation
 
 
-def case(truth: np.ndarray, probability: np.ndarray) -> inference.Case:
+def case(truth: np.ndarray, probability: np.ndarray) -> Case:
     """A case whose prediction is already known: `known` reads it from the FLAIR channel."""
     image = np.zeros((*truth.shape, 3), np.uint8)
-    images = np.repeat(probability[..., None], 3, axis=-1).astype(np.float16)
+    images = np.repeat(probability[..., None], 3, axis=-1)
     side = truth.shape[1]
-    return inference.Case(Volume("p", image, truth, np.arange(1), {}), Geometry(0, 0, side, side, side, side), images)
+    return make_case(Volume("p", image, truth, np.arange(1), {}), Geometry(0, 0, side, side, side, side), images)
 
 
 def known(_variables, images: np.ndarray) -> np.ndarray:
@@ -130,12 +132,64 @@ def test_a_split_without_patients(run):
         evaluate.evaluate(run)
 
 
+@pytest.fixture
+def folds(trained, tmp_path) -> list[Path]:
+    """Two runs, each with another half of the patients to be tested."""
+    splits = json.loads((trained / "splits.json").read_text())
+    everyone = splits["train"] + splits["validation"] + splits["test"]
+    runs = []
+    for fold in range(2):
+        runs.append(Path(shutil.copytree(trained, tmp_path / f"fold{fold}")))
+        rest = everyone[1 - fold :: 2]
+        sets = {"train": rest[1:], "validation": rest[:1], "test": everyone[fold::2]}
+        (runs[-1] / "splits.json").write_text(json.dumps(splits | sets))
+    return runs
+
+
+def test_folds_are_scored_together(folds, lgg):
+    ended = lgg("evaluate", *(f"--workdir={run}" for run in folds))
+    assert (ended.code, ended.err) == (0, "")
+    output = folds[0] / "eval" / "folds"
+    table, *parts = (pd.read_csv(path / "cases.csv") for path in (output, *(run / "eval/test" for run in folds)))
+    assert table["patient"].is_unique and [len(table), *map(len, parts)] == [12, 6, 6]
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["runs"] == [str(run) for run in folds]
+    assert (metrics["task"], metrics["split"], metrics["split_by"]) == ("segmentation", "test", "patient")
+    assert metrics["volume_dice"]["n"] + metrics["both_empty"] == 12
+    assert metrics["volume_dice"]["mean"] == pytest.approx(table["volume_dice"].mean())
+    assert (output / "figures/dice.png").exists()
+    assert f"written: {output}/metrics.json" in ended.out
+
+
+@pytest.mark.parametrize("words, message", [
+    (("--workdir={0}", "--workdir={0}"), "patients in the test set of two runs: TCGA_"),
+    (("--workdir={0}", "--workdir={1}", "--split=train"), "patients in the train set of two runs"),
+    (("--workdir={0}", "--workdir={1}", "--split=all"), "patients in the all set of two runs: all"),
+    (("--workdir={0}", "--workdir={1}", "--step=20"), "--data_dir and --step are for one run"),
+    (("--workdir={0}", "--workdir={1}", "--data_dir=d", "--split=all"), "--data_dir and --step are for one run"),
+    (("--workdir={0}", "--workdir=nowhere"), "cannot read nowhere/config.json"),
+    (("--workdir={0}", "--workdir={other}"), "the workdirs hold different tasks or targets"),
+])  # fmt: skip
+def test_folds_that_do_not_belong_together(folds, lgg, tmp_path, words, message):
+    other = Path(shutil.copytree(folds[1], tmp_path / "other"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"task": "joint"}))
+    overlapping = json.loads((folds[1] / "splits.json").read_text())
+    overlapping["train"] += json.loads((folds[0] / "splits.json").read_text())["train"][:1]
+    overlapping["test"] = [name for name in overlapping["test"] if name not in overlapping["train"]]
+    (folds[1] / "splits.json").write_text(json.dumps(overlapping))
+    ended = lgg("evaluate", *(word.format(*folds, other=other) for word in words))
+    assert ended.code == 2 and len(ended.err.splitlines()) == 1
+    assert ended.err.startswith(f"lgg_jax: error: {message}"), ended.err
+    assert not (folds[0] / "eval").exists()
+
+
 def test_nothing_to_draw_of_patients_without_tumour(tmp_path):
     nothing = masks()
-    metrics, table, draw = segmentation.evaluate(
-        known, {}, [case(nothing, nothing * 0.9)], inference.Postprocessing()
+    metrics, tables, draw = segmentation.evaluate(
+        known, {}, [case(nothing, nothing * 0.9)], inference.Postprocessing(), Preparation(None)
     )
     draw(tmp_path)
     assert not list(tmp_path.iterdir())
-    assert metrics["both_empty"] == len(table) == 1
+    assert metrics["both_empty"] == len(tables["cases"]) == 1
     assert segmentation.headline(metrics) == "no volume has tumour, drawn or predicted (1 volumes)"

@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from configs import default
 from lgg_jax import inference
+from lgg_jax.data.cases import prepare_case
 from lgg_jax.data.volume import Volume
 
 
@@ -47,6 +48,39 @@ def test_every_row_is_predicted_once_in_its_place(count):
     np.testing.assert_allclose(probability, expected, rtol=1e-6)
 
 
+class Two(nn.Module):
+    """Two answers from two inputs, the second of any width."""
+
+    def __call__(self, image, values, train: bool):
+        return {"mask": image[..., 1], "label": image[:, 0, 0, 0] + values.sum(axis=1)}
+
+
+@pytest.mark.parametrize("width", [0, 3])
+@pytest.mark.parametrize("count", [1, 4, 5])
+def test_several_inputs_and_answers(count, width):
+    rng = np.random.default_rng(count)
+    images, values = rng.normal(size=(count, 4, 6, 3)).astype("float16"), rng.normal(size=(count, width))
+    predict = inference.make_predictor(Two(), 4, output=lambda logits: logits)
+    answers = predict(VARIABLES, images, values.astype("float32"))
+    assert answers["mask"].shape == (count, 4, 6) and answers["label"].shape == (count,)
+    np.testing.assert_allclose(answers["mask"], images[..., 1], rtol=1e-6)
+    np.testing.assert_allclose(answers["label"], images[:, 0, 0, 0] + values.sum(axis=1), rtol=1e-3, atol=1e-3)
+
+
+def test_rows_are_shared_by_devices_and_put_together_again(monkeypatch):
+    """Batches of 3 on 2 devices are of 4: a device has 2 rows of each."""
+    seen = []
+
+    def apply(factor, inputs):
+        seen.append(inputs[0].shape)
+        return factor * inputs[0]
+
+    monkeypatch.setattr(jax, "local_device_count", lambda: 2)
+    rows = np.arange(14.0).reshape(7, 2)
+    np.testing.assert_array_equal(inference.in_batches(apply, 3)(2, rows), 2 * rows)
+    assert seen == [(2, 2, 2)] * 2
+
+
 def test_the_mirror_for_the_mirror():
     """Averaged over flips, a prediction of the mirrored scan is the mirror of the prediction."""
     config = default.get_config().data
@@ -54,7 +88,7 @@ def test_the_mirror_for_the_mirror():
     predict = inference.make_predictor(Scale(lopsided=True), batch_size=4)
     original, mirrored = scan(32, 32), scan(32, 32)
     mirrored = Volume("m", original.image[:, :, ::-1], None, original.slice_index, {})
-    cases = [inference.prepare_case(volume, config) for volume in (original, mirrored)]
+    cases = [prepare_case(volume, config) for volume in (original, mirrored)]
     plain = [inference.case_probability(predict, VARIABLES, case, flip_tta=False) for case in cases]
     averaged = [inference.case_probability(predict, VARIABLES, case, flip_tta=True) for case in cases]
     assert np.abs(plain[0] - plain[1][:, :, ::-1]).max() > 0.1
@@ -68,7 +102,7 @@ def test_the_probability_lies_on_the_grid_of_the_scan(height, width, crop):
     config = default.get_config().data
     config.size, config.crop = 64, crop
     volume = scan(height, width)
-    case = inference.prepare_case(volume, config)
+    case = prepare_case(volume, config)
     assert case.images.shape == (3, 64, 64, 3)
     assert case.images.dtype == np.float16
     predict = inference.make_predictor(Scale(), batch_size=2)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgg_jax.losses import bce, focal_tversky, soft_dice
+from lgg_jax.losses import bce, focal_tversky, label_bce, soft_dice
 from lgg_jax.parallel import AXIS, all_sum
 
 LOSSES = {"bce": bce, "soft_dice": soft_dice, "focal_tversky": focal_tversky}
@@ -161,3 +161,36 @@ def test_devices_together_see_the_whole_batch(loss, devices):
     np.testing.assert_allclose(values, np.full(devices, expected), rtol=1e-5)
     # Each device differentiates the sum of all devices' equal losses; `train_step` averages over them.
     np.testing.assert_allclose(gradients.reshape(logits.shape) / devices, expected_gradient, rtol=1e-3, atol=1e-7)
+
+
+ANSWERS = np.float32([2, -1, 0.5, -3]), np.float32([1, 0, 0, 1]), np.float32([1, 1, 0, 1])
+
+
+@pytest.mark.parametrize("positive_weight", [1.0, 4.0])
+def test_label_bce_by_hand(positive_weight):
+    positive, negative = np.log1p(np.exp(-2)) + np.log1p(np.exp(3)), np.log1p(np.exp(-1))
+    expected = (positive_weight * positive + negative) / 3
+    assert label_bce(*ANSWERS, positive_weight) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_label_that_is_not_known_has_no_gradient():
+    logits, label, weight = ANSWERS
+    gradient = jax.grad(label_bce)(logits, label, weight)
+    p = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(gradient, (p - label) * weight / 3, rtol=1e-5)
+    value, gradient = jax.value_and_grad(label_bce)(logits, label, 0 * weight)
+    assert value == 0 and not gradient.any()
+
+
+def test_wrong_answers_stay_finite():
+    value, gradient = jax.value_and_grad(label_bce)(np.float32([1e30, -1e4]), np.float32([1, 1]), np.ones(2))
+    assert value == pytest.approx(5e3) and np.isfinite(gradient).all()
+
+
+def test_label_bce_over_devices():
+    """One of them without any label that is known."""
+    logits, label, weight = (np.tile(x, 2) for x in ANSWERS)
+    weight[4:] = 0
+    shares = [x.reshape(2, 4) for x in (logits, label, weight)]
+    values = jax.vmap(lambda *x: label_bce(*x, 2.0, all_sum), axis_name=AXIS)(*shares)
+    np.testing.assert_allclose(values, np.full(2, label_bce(logits, label, weight, 2.0)), rtol=1e-6)

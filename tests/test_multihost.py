@@ -59,7 +59,7 @@ def test_two_hosts_train_as_one_does(shared_run, small_phantoms, tmp_path, field
 
 def test_one_set_of_files(shared_run):
     assert {path.name for path in shared_run.iterdir()} == {
-        "config.json", "splits.json", "length.json", "postprocess.json", "checkpoints", "logs"
+        "config.json", "splits.json", "length.json", "versions.json", "postprocess.json", "checkpoints", "logs"
     }  # fmt: skip
     assert sorted(path.name for path in (shared_run / "checkpoints").iterdir())[-1] == str(STEPS)
     assert len(list((shared_run / "logs").glob("events.out.tfevents*"))) == 1

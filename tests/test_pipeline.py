@@ -1,5 +1,6 @@
 """A step is a position: the same batches for any hosts and devices, at any restart, in an order one can count on."""
 
+import dataclasses
 import logging
 
 import jax
@@ -11,6 +12,7 @@ import tensorflow as tf
 from configs import default
 from lgg_jax import parallel
 from lgg_jax.data import pipeline
+from lgg_jax.data.cases import Case, prepare_case
 from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
 
@@ -39,7 +41,10 @@ def slices(count=20, tumours=7, seed=0) -> pipeline.Slices:
     image[..., 0] = np.arange(count)[:, None, None]
     tumour = np.isin(np.arange(count), np.arange(tumours) * 3 % count)
     mask = rng.integers(0, 256, (count, SIZE, SIZE)) * tumour[:, None, None]
-    return pipeline.Slices(image.astype(np.float16), mask.astype(np.uint8), tumour)
+    label, clinical = np.where(np.arange(count) % 3, np.arange(count) % 2, np.nan), rng.normal(size=(count, 2))
+    return pipeline.Slices(
+        image.astype(np.float16), mask.astype(np.uint8), tumour, label.astype(np.float32), clinical.astype(np.float32)
+    )
 
 
 def batches(config, first_step=0, num_steps=6, host=0, hosts=1, data=None) -> list[dict]:
@@ -196,15 +201,15 @@ def test_nothing_is_warned_of():
     assert [record.getMessage() for record in records if record.levelno >= logging.WARNING] == []
 
 
-def scan(patient: str, mask) -> Volume:
+def case(patient: str, mask, data=None) -> Case:
     image = np.random.default_rng(ord(patient)).integers(50, 200, (3, 20, 24, 3)).astype(np.uint8)
-    return Volume(patient, image, mask, np.arange(3, dtype=np.int32), {})
+    return prepare_case(Volume(patient, image, mask, np.arange(3, dtype=np.int32), {}), data or config().data)
 
 
 def test_slices_of_all_volumes():
     mask = np.zeros((3, 20, 24), bool)
     mask[1, 5:15, 5:15] = True
-    data = pipeline.load_slices([scan("A", mask), scan("B", ~mask)], config().data)
+    data = pipeline.load_slices([case("A", mask), case("B", ~mask)])
     assert data.image.shape == (6, SIZE, SIZE, 3) and data.image.dtype == np.float16
     assert data.mask.shape == (6, SIZE, SIZE) and data.mask.dtype == np.uint8
     np.testing.assert_array_equal(data.tumour, [False, True, False, True, True, True])
@@ -213,16 +218,53 @@ def test_slices_of_all_volumes():
 
 def test_neighbouring_slices_are_of_the_same_volume():
     mask = np.zeros((3, 20, 24), bool)
-    alone = pipeline.load_slices([scan("A", mask), scan("B", mask)], config().data).image
-    data = pipeline.load_slices([scan("A", mask), scan("B", mask)], config(**{"data.context": 1}).data)
+    alone = pipeline.load_slices([case("A", mask), case("B", mask)]).image
+    three = config(**{"data.context": 1}).data
+    data = pipeline.load_slices([case("A", mask, three), case("B", mask, three)])
     before, after = [0, 0, 1, 3, 3, 4], [1, 2, 2, 4, 5, 5]
     np.testing.assert_array_equal(data.image, np.concatenate([alone[before], alone, alone[after]], axis=-1))
     batch = batches(config(), num_steps=1, data=data)[0]
     assert batch["image"].shape == (BATCH, SIZE, SIZE, 9)
 
 
+def test_what_stands_beside_a_slice_comes_with_it():
+    data = slices()
+    for batch in batches(plain(), num_steps=3, data=data):
+        index = batch["image"][:, 0, 0, 0].astype(int)
+        known = index % 3 != 0
+        assert 0 < known.sum() < BATCH
+        np.testing.assert_array_equal(batch["label_weight"], known)
+        np.testing.assert_array_equal(batch["label"], known * (index % 2))
+        np.testing.assert_array_equal(batch["clinical"], data.clinical[index])
+        assert all(batch[name].dtype == np.float32 for name in ("label", "label_weight", "clinical"))
+
+
+def test_features_are_not_augmented():
+    data = slices()
+    features = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    features[:, 0] = np.arange(20)
+    for batch in batches(config(), num_steps=2, data=dataclasses.replace(data, image=features)):
+        index = batch["image"][:, 0].astype(int)
+        np.testing.assert_array_equal(batch["image"], features[index])
+        np.testing.assert_array_equal(batch["clinical"], data.clinical[index])
+
+
+def test_rows_of_all_cases_with_label_and_values():
+    mask = np.zeros((3, 20, 24), bool)
+    mask[1, 5:15, 5:15] = True
+    first, second = (dataclasses.replace(case(name, mask), clinical=np.float32([i, 5])) for i, name in enumerate("AB"))
+    first = dataclasses.replace(first, labels=np.float32([0, 1, 0])).select(np.array([1, 2]))
+    data = pipeline.load_slices([first, second])
+    np.testing.assert_array_equal(data.label, [1, 0, np.nan, np.nan, np.nan])
+    np.testing.assert_array_equal(data.clinical, [[0, 5]] * 2 + [[1, 5]] * 3)
+    np.testing.assert_array_equal(data.tumour, [True, False, False, True, False])
+    sample = pipeline.sample(data)
+    assert sample["image"].shape == (1, SIZE, SIZE, 3) and sample["image"].dtype == np.float32
+    assert sample["clinical"].shape == (1, 2)
+
+
 def test_slices_need_volumes_with_masks():
     with pytest.raises(UserError, match="A has no mask"):
-        pipeline.load_slices([scan("A", None)], config().data)
+        pipeline.load_slices([case("A", None)])
     with pytest.raises(UserError, match="no training patients"):
-        pipeline.load_slices([], config().data)
+        pipeline.load_slices([])

@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from configs import default
 from lgg_jax import state as state_lib
 from lgg_jax.errors import UserError
+from lgg_jax.models.layouts import LAYOUTS
+from lgg_jax.models.pretrained import Pretrained, write_pretrained
 from lgg_jax.models.unet import UNet
 
 
@@ -118,9 +121,35 @@ def test_frozen_modules_stay_and_others_move(fields, clip_norm):
     assert same(train(start, gradients, **fields), moved)
 
 
-def test_a_frozen_name_the_model_does_not_have():
-    with pytest.raises(UserError, match=r"frozen names \['encodr'\].*choose from encoder0, output"):
-        train(params(), params(1), frozen=("encodr", "output"))
+def first_update(values: dict, **fields) -> dict:
+    optimizer = state_lib.create_optimizer(optimizer_config(learning_rate=0.01, **fields), 10)
+    gradients = jax.tree.map(lambda x: x * x - 0.3, values)
+    return optimizer.update(gradients, optimizer.init(values), values)[0]
+
+
+@pytest.mark.parametrize("fields", [
+    {}, {"clip_norm": 0.5}, {"name": "adamw", "weight_decay": 0.1, "schedule": "cosine"}, {"frozen": ("head",)},
+])  # fmt: skip
+def test_the_backbone_learns_at_its_own_rate(fields):
+    """Of the same step the same share, weight decay and all."""
+    start = {"backbone": params(), "head": params(1), "other": params(2)}
+    plain, slower = first_update(start, **fields), first_update(start, backbone_rate=0.25, **fields)
+    assert same(slower["backbone"], jax.tree.map(lambda x: 0.25 * x, plain["backbone"]))
+    assert same(slower["other"], plain["other"]) and same(slower["head"], plain["head"])
+    assert all(np.abs(leaf).min() > 0 for leaf in jax.tree.leaves(slower["backbone"]))
+
+
+def test_a_frozen_backbone_has_no_rate():
+    start = {"backbone": params(), "head": params(1)}
+    updates = first_update(start, frozen=("backbone",), backbone_rate=0.5, name="adamw", weight_decay=0.1)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates["backbone"]))
+    assert all(np.all(leaf) for leaf in jax.tree.leaves(updates["head"]))
+
+
+@pytest.mark.parametrize("fields", [{"frozen": ("backbones",)}, {"backbone_rate": 0.1}])
+def test_parts_that_the_model_does_not_have(fields):
+    with pytest.raises(UserError, match=r"names \['backbones?'\], which the model does not have; .*encoder0, output"):
+        state_lib.create_optimizer(optimizer_config(**fields), 10).init(params())
 
 
 @pytest.mark.parametrize("step, rate", [(0, 0.1), (1, 2 / 11), (90, 91 / 100), (10**6, 0.99)])
@@ -152,7 +181,8 @@ def create(seed=0, variables=None, model=MODEL, **fields) -> state_lib.TrainStat
     config.seed = seed
     config.optimizer.update(fields)
     optimizer = state_lib.create_optimizer(config.optimizer, 10)
-    return state_lib.create_state(config, model, optimizer, SAMPLE, variables)
+    variables = state_lib.initial_variables(config, model, (SAMPLE,), variables)
+    return state_lib.create_state(config.optimizer, optimizer, variables)
 
 
 def addresses(tree) -> list[int]:
@@ -202,3 +232,57 @@ def test_a_state_without_averaged_weights_and_without_statistics():
 def test_weights_of_another_model():
     with pytest.raises(UserError, match=r"init_from=.* holds another model \(.* there, .* here\)"):
         create(variables=shapes(UNet(features=3, levels=2)))
+
+
+class Backbone(nn.Module):
+    """Stands for a ResNet50."""
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        return nn.BatchNorm(not train, name="norm_stem")(nn.Dense(3, name="conv_stem")(x))
+
+
+class Model(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool):
+        return nn.BatchNorm(not train, name="norm")(nn.Dense(2, name="head")(Backbone(name="backbone")(x, train)))
+
+
+def weights_file(path, include_top=False, width=3) -> dict:
+    """Writes a file of weights of `Backbone` and returns them."""
+    ones = np.ones(width, np.float32)
+    params = {"conv_stem": {"kernel": np.full((3, width), 2, np.float32), "bias": 3 * ones},
+              "norm_stem": {"scale": 4 * ones, "bias": 5 * ones}}  # fmt: skip
+    params |= {"head": {"kernel": np.ones((width, 1000), np.float32)}} if include_top else {}
+    variables = {"params": params, "batch_stats": {"norm_stem": {"mean": 6 * ones, "var": 7 * ones}}}
+    write_pretrained(path, Pretrained(variables, True, 1e-3, **LAYOUTS[0].expects, source="s", sha256="0" * 64))
+    return variables
+
+
+def initial(path="", variables=None) -> dict:
+    config = default.get_config()
+    config.model.pretrained = str(path)
+    return state_lib.initial_variables(config, Model(), (np.zeros((1, 3), np.float32),), variables)
+
+
+@pytest.mark.parametrize("include_top", [False, True])
+def test_pretrained_weights_become_the_backbone(tmp_path, include_top):
+    given = weights_file(tmp_path / "w", include_top)
+    given["params"].pop("head", None)  # of 1000 classes: nobody asks for those
+    new, plain = initial(tmp_path / "w"), initial()
+    assert same(new["params"]["backbone"], given["params"])
+    assert same(new["batch_stats"]["backbone"], given["batch_stats"])
+    assert same(new["params"]["head"], plain["params"]["head"])
+    assert same(new["batch_stats"]["norm"], plain["batch_stats"]["norm"])
+
+
+def test_weights_of_a_run_win_over_pretrained_ones(tmp_path):
+    before = jax.tree.map(lambda x: x + 1, initial())
+    assert same(initial(tmp_path / "not there", before), before)
+
+
+def test_pretrained_weights_of_another_shape(tmp_path):
+    weights_file(tmp_path / "w", width=4)
+    message = r"pretrained=.*w holds another model \(batch_stats/norm_stem/mean is \(4,\) there, \(3,\) here\); pass"
+    with pytest.raises(UserError, match=message):
+        initial(tmp_path / "w")

@@ -8,6 +8,7 @@ import pytest
 from scipy import signal
 
 from configs import default
+from lgg_jax import parallel, state, train
 from lgg_jax.errors import UserError
 from lgg_jax.models import create_model
 from lgg_jax.models.unet import ConvBlock, UNet, UpConv, max_pool, normalisation
@@ -188,3 +189,24 @@ def test_batch_norm_averages_over_the_devices():
     halves, shared = jax.vmap(share, axis_name="batch")(x.reshape(2, 2, *x.shape[1:]))
     np.testing.assert_allclose(halves.reshape(whole.shape), whole, atol=1e-3)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, np.stack([b, b]), rtol=1e-3, atol=1e-5), shared, stats)
+
+
+def test_a_frozen_block_stays_to_the_bit():
+    """Parameters and statistics; all others move, also in a step that takes the batch in parts."""
+    config = default.get_config()
+    config.model.update({"features": 2, "levels": 2})
+    config.optimizer.update({"frozen": ("encoder0",), "accumulation": 2})
+    model = create_model(config.model, parallel.AXIS, config.optimizer.frozen)
+    x = np.asarray(images(4, 8, 8))
+    batch = {"image": x, "mask": np.float32(x[..., 1] > 0.5), "weight": np.ones(4, np.float32)}
+    optimizer = state.create_optimizer(config.optimizer, 5)
+    variables = state.initial_variables(config, model, (x[:1],))
+    after = state.create_state(config.optimizer, optimizer, variables)
+    step = parallel.map_step(train.make_train_step(config, model, optimizer))
+    for _ in range(2):
+        after, _ = step(after, parallel.shard(batch))
+    for name, part in (("params", after.params), ("batch_stats", after.batch_stats)):
+        for module, leaves in part.items():
+            pairs = zip(*map(jax.tree.leaves, (leaves, variables[name][module])), strict=True)
+            moved = [not np.array_equal(a, b) for a, b in pairs]
+            assert not any(moved) if module == "encoder0" else all(moved), (name, module)

@@ -1,8 +1,11 @@
 """A workdir belongs to one config; its files are whole or not there."""
 
 import json
+import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 
 from configs import default
@@ -27,7 +30,8 @@ def test_what_is_begun_is_read_again(tmp_path):
     config = workdir.read_config(folder)
     assert list(config.optimizer.frozen) == ["encoder0"]
     assert config.to_json() == json.dumps(json.loads(config.to_json()))
-    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "length.json", "splits.json"]
+    files = ["config.json", "length.json", "splits.json", "versions.json"]
+    assert sorted(path.name for path in folder.iterdir()) == files
 
 
 def test_a_run_has_begun_once_the_last_file_is_there(tmp_path, monkeypatch):
@@ -44,9 +48,18 @@ def test_a_run_has_begun_once_the_last_file_is_there(tmp_path, monkeypatch):
     monkeypatch.setattr(workdir, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
         begun(tmp_path)
-    assert written == ["splits.json", "length.json"]
+    assert written == ["splits.json", "length.json", "versions.json"]
     assert not workdir.started(tmp_path)
     workdir.check(tmp_path, default.get_config())
+
+
+def test_what_the_run_began_with_is_written_down(tmp_path, monkeypatch):
+    monkeypatch.setattr(workdir, "_PACKAGES", ("jax", "numpy", "not-installed"))
+    written = json.loads((begun(tmp_path) / "versions.json").read_text())
+    assert list(written) == ["jax", "numpy", "python", "platform", "devices"]
+    assert (written["jax"], written["numpy"]) == (jax.__version__, np.__version__)
+    assert written["python"] == sys.version.split()[0]
+    assert written["devices"] == f"{jax.device_count()} × cpu (cpu)"
 
 
 @pytest.mark.parametrize("fields", [{}, {"data.dir": "/elsewhere"}, {"data.cache_dir": "/elsewhere"}])

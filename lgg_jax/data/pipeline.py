@@ -1,6 +1,6 @@
 """Training batches in which a step is a position: nothing of the input is ever saved.
 
-    slices = load_slices(volumes, config.data)
+    slices = load_slices(cases)
     for batch in train_batches(slices, config, first_step=1200, num_steps=5000, host=0, hosts=1):
         ...                                    # {"image": (batch, size, size, channel), "mask", "weight", ...}
 
@@ -16,7 +16,8 @@ import ml_collections
 import numpy as np
 import tensorflow as tf
 
-from lgg_jax.data import augment, volume
+from lgg_jax.data import augment
+from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
 
 _GRAIN = 1000  # tumour_fraction is used as a whole number of thousandths: position arithmetic stays exact
@@ -24,33 +25,40 @@ _GRAIN = 1000  # tumour_fraction is used as a whole number of thousandths: posit
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """All training slices on the network's grid, in memory.
+    """All training slices as the network sees them, in memory.
 
     Attributes:
-      image: (slice, size, size, channel) float16, normalised.
+      image: (slice, size, size, channel) float16, normalised; or (slice, feature) of a backbone that is frozen.
       mask: (slice, size, size) uint8, share of tumour in 1/255.
       tumour: (slice,) bool, whether the slice shows tumour.
+      label: (slice,) float32, 0 or 1; NaN where not known.
+      clinical: (slice, width) float32, of the slice's patient.
     """
 
     image: np.ndarray
     mask: np.ndarray
     tumour: np.ndarray
+    label: np.ndarray
+    clinical: np.ndarray
 
 
-def load_slices(volumes: Iterable[volume.Volume], config: ml_collections.ConfigDict) -> Slices:
-    """Brings every volume onto the network's grid (`config.size`, `config.crop`)."""
-    images, masks, tumour = [], [], []
-    for scan in volumes:
-        if scan.mask is None:
-            raise UserError(f"patient {scan.patient} has no mask", "train on patients with masks only")
-        geometry = volume.find_geometry(scan.image, config.size, config.crop)
-        image = volume.network_images(scan.image, geometry).astype(np.float16)
-        images.append(volume.with_neighbours(image, config.context))
-        masks.append(np.round(255 * volume.network_masks(scan.mask, geometry)).astype(np.uint8))
-        tumour.append(scan.mask.any(axis=(1, 2)))
-    if not images:
+def load_slices(cases: Iterable[Case]) -> Slices:
+    """The rows of all cases, one after another."""
+    columns = {name: [] for name in ("images", "masks", "tumour", "labels", "clinical")}
+    for case in cases:
+        if case.masks is None:
+            raise UserError(f"patient {case.scan.patient} has no mask", "train on patients with masks only")
+        clinical = np.tile(case.clinical, (len(case.images), 1))
+        for name, values in columns.items():
+            values.append(clinical if name == "clinical" else getattr(case, name))
+    if not columns["images"]:
         raise UserError("no training patients", "look at splits.json in the workdir")
-    return Slices(np.concatenate(images), np.concatenate(masks), np.concatenate(tumour))
+    return Slices(*(np.concatenate(values) for values in columns.values()))
+
+
+def sample(slices: Slices) -> dict[str, np.ndarray]:
+    """A batch of one, for the shapes."""
+    return {"image": slices.image[:1].astype(np.float32), "clinical": slices.clinical[:1]}
 
 
 def example_order(position: tf.Tensor, seed: int, tumour: np.ndarray, tumour_fraction: float) -> tf.Tensor:
@@ -98,7 +106,8 @@ def train_batches(
 
     Yields:
       image (batch/hosts, size, size, channel) float32, mask (batch/hosts, size, size) float32 of 0 and 1,
-      weight (batch/hosts,) float32 ones.
+      clinical (batch/hosts, width), label (batch/hosts,) with label_weight 0 where it is not known,
+      weight (batch/hosts,) of ones, all float32.
     """
     batch = config.train.batch_size
     if batch % hosts:
@@ -107,6 +116,12 @@ def train_batches(
         )
     rows = batch // hosts
     images, masks = tf.constant(slices.image), tf.constant(slices.mask)
+    known = np.isfinite(slices.label)
+    beside = {
+        "clinical": tf.constant(slices.clinical),
+        "label": tf.constant(np.where(known, slices.label, 0).astype(np.float32)),
+        "label_weight": tf.constant(known.astype(np.float32)),
+    }
 
     def position(row: tf.Tensor) -> tf.Tensor:
         return (first_step + row // rows) * batch + host * rows + row % rows
@@ -115,9 +130,12 @@ def train_batches(
         i = position(row)
         index = example_order(i, config.seed, slices.tumour, config.data.tumour_fraction)
         image, mask = tf.cast(images[index], tf.float32), tf.cast(masks[index], tf.float32) / 255
-        seed = tf.stack([tf.constant(config.seed, tf.int64), i])
-        image, mask = augment.augment(image, mask, seed, config.augment)
-        return {"image": image, "mask": tf.cast(mask >= 0.5, tf.float32), "weight": tf.constant(1.0)}
+        if image.shape.rank == 3:  # features of a frozen backbone are no picture
+            seed = tf.stack([tf.constant(config.seed, tf.int64), i])
+            image, mask = augment.augment(image, mask, seed, config.augment)
+        mask = tf.cast(mask >= 0.5, tf.float32)
+        rest = {name: values[index] for name, values in beside.items()}
+        return {"image": image, "mask": mask, "weight": tf.constant(1.0)} | rest
 
     dataset = tf.data.Dataset.range((num_steps - first_step) * rows)
     example = tf.autograph.experimental.do_not_convert(example)

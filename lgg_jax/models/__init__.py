@@ -2,19 +2,80 @@
 
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
+from flax import linen as nn
 
+from lgg_jax import workdir as workdir_lib
 from lgg_jax.errors import UserError
+from lgg_jax.models.classifier import Classifier
+from lgg_jax.models.pretrained import Pretrained, from_zscore, read_pretrained
+from lgg_jax.models.resnet import ResNet50
 from lgg_jax.models.unet import UNet
+from lgg_jax.models.unet_resnet import UNetResNet50
+
+NAMES = ("unet", "unet_resnet50", "classifier")
+EXPECTED = ("stride_on_first", "norm_epsilon", "input_order", "input_scale")  # what weights of a ResNet50 expect
 
 
-def create_model(config: ml_collections.ConfigDict, axis_name: str | None = None) -> UNet:
-    """The module that `config.name` asks for; `axis_name` is the mapped axis that BatchNorm averages over."""
-    if config.name != "unet":
-        raise UserError(f"config.model.name={config.name!r} is not known", "use 'unet'")
+def create_model(
+    config: ml_collections.ConfigDict, axis_name: str | None = None, frozen: tuple[str, ...] = ()
+) -> nn.Module:
+    """The module that `config.name` asks for.
+
+    Args:
+      config: `config.model`.
+      axis_name: the mapped axis that BatchNorm averages over.
+      frozen: top-level modules that are not trained; neither do their BatchNorm statistics move.
+    """
+    _check_name(config.name)
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"config.model.dtype={config.dtype!r} is not known", "use 'float32' or 'bfloat16'")
-    if config.pretrained:
-        raise UserError(f"config.model.pretrained={config.pretrained}: a U-Net has none", "leave it empty")
-    return UNet(
-        config.features, config.levels, config.norm, config.dropout, jnp.dtype(config.dtype).type, axis_name
-    )
+    dtype, fixed = jnp.dtype(config.dtype).type, (*config.fixed_norm, *frozen)
+    if config.name == "unet":
+        return UNet(config.features, config.levels, config.norm, config.dropout, dtype, axis_name, fixed)
+    backbone = ResNet50(config.stride_on_first, 0, config.norm_epsilon, dtype, axis_name)
+    shared = {
+        "backbone": backbone, "input_order": config.input_order, "input_scale": tuple(config.input_scale),
+        "dropout": config.dropout, "fixed_norm": fixed,
+    }  # fmt: skip
+    if config.name == "classifier":
+        return Classifier(hidden=tuple(config.hidden), axis_name=axis_name, **shared)
+    head = tuple(config.hidden) if config.grade_head else None
+    return UNetResNet50(features=config.features, head=head, dtype=dtype, axis_name=axis_name, **shared)
+
+
+def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config with what its weights, of `init_from` or `model.pretrained`, expect of the model and its input.
+
+    So a workdir says it all, and is evaluated where the weights file is not. UserError where the model and the rest
+    of the config do not fit.
+    """
+    model = config.model
+    _check_name(model.name)
+    if model.name == "unet":
+        if model.pretrained:
+            raise UserError(
+                f"config.model.pretrained={model.pretrained}: the plain U-Net has no pretrained part",
+                "leave it empty, or set config.model.name=unet_resnet50",
+            )
+        return config
+    if config.data.context:
+        raise UserError(f"config.data.context={config.data.context}: a ResNet50 takes three channels", "set it to 0")
+    config = config.copy_and_resolve_references()
+    if config.init_from:
+        before = workdir_lib.read_config(config.init_from).model
+        config.model.update({name: before.get(name, model[name]) for name in EXPECTED})
+    elif model.pretrained:
+        config.model.update(_expected(read_pretrained(model.pretrained)))
+    return config
+
+
+def _expected(weights: Pretrained) -> dict:
+    scale = from_zscore(np.ones(3, np.float32), weights)
+    values = weights.stride_on_first, weights.epsilon, weights.channel_order, tuple(float(x) for x in scale)
+    return dict(zip(EXPECTED, values, strict=True))
+
+
+def _check_name(name: str) -> None:
+    if name not in NAMES:
+        raise UserError(f"config.model.name={name!r} is not known", f"use one of {', '.join(NAMES)}")

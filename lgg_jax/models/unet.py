@@ -19,7 +19,7 @@ from lgg_jax.errors import UserError
 _GROUPS = 8  # of GroupNorm
 # Logit of 0.02, about the share of tumour among all pixels: a training starts at the prior and does not spend its
 # first hundred steps on finding out that most of a head is no tumour (Lin et al. 2017, section 4.1).
-_PRIOR_LOGIT = -3.9
+PRIOR_LOGIT = -3.9
 
 
 class ConvBlock(nn.Module):
@@ -81,6 +81,7 @@ class UNet(nn.Module):
       dropout: rate before the deepest level's output and each decoder block.
       dtype: of the computation; parameters and logits stay float32.
       axis_name: the mapped axis over which BatchNorm averages, None outside of one.
+      fixed_norm: names of encoder and decoder blocks whose BatchNorm keeps its statistics while training.
     """
 
     features: int = 32
@@ -89,24 +90,29 @@ class UNet(nn.Module):
     dropout: float = 0.0
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
+    fixed_norm: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> jax.Array:
         """(batch, height, width, channel) → (batch, height, width) float32; sides divisible by 2^(levels - 1)."""
         self._check(*image.shape[1:3])
-        norm = normalisation(self.norm, train, self.dtype, self.axis_name)
+
+        def block(width: int, name: str) -> ConvBlock:
+            norm = normalisation(self.norm, train and name not in self.fixed_norm, self.dtype, self.axis_name)
+            return ConvBlock(width, norm, self.dtype, name=name)
+
         drop = partial(nn.Dropout, self.dropout, deterministic=not train)
         widths = [self.features * 2**level for level in range(self.levels)]
         x, skips = image.astype(self.dtype), []
         for level, width in enumerate(widths):
-            x = ConvBlock(width, norm, self.dtype, name=f"encoder{level}")(x if level == 0 else max_pool(x))
+            x = block(width, f"encoder{level}")(x if level == 0 else max_pool(x))
             skips.append(x)
         x = drop(name="dropout_bottom")(skips.pop())
         for level in reversed(range(self.levels - 1)):
             x = UpConv(widths[level], self.dtype, name=f"up{level}")(x)
             x = drop(name=f"dropout{level}")(jnp.concatenate([x, skips.pop()], axis=-1))
-            x = ConvBlock(widths[level], norm, self.dtype, name=f"decoder{level}")(x)
-        x = nn.Conv(1, (1, 1), dtype=self.dtype, bias_init=nn.initializers.constant(_PRIOR_LOGIT), name="output")(x)
+            x = block(widths[level], f"decoder{level}")(x)
+        x = nn.Conv(1, (1, 1), dtype=self.dtype, bias_init=nn.initializers.constant(PRIOR_LOGIT), name="output")(x)
         return x[..., 0].astype(jnp.float32)
 
     def _check(self, height: int, width: int) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,23 +12,59 @@ import ml_collections
 import numpy as np
 import pandas as pd
 import tqdm
+from flax import linen as nn
 
 from lgg_jax import figures, inference, losses, metrics, parallel, scoring
 from lgg_jax.data import clinical, volume
+from lgg_jax.data.cases import Case, prepare_case
+from lgg_jax.data.grading import Preparation
+from lgg_jax.data.pipeline import Slices
 from lgg_jax.errors import UserError
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 TERMS = ("bce", "dice", "focal_tversky")
+SCORE = "volume_dice"
+CHOSEN = inference.Postprocessing
 SWITCHES = {"on": (True,), "off": (False,), "choose": (False, True)}
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """UserError where `config.loss` or `config.eval` asks for what there is not: before the training, not after it."""
+    """UserError where the config asks for what there is not: before the training, not after it."""
+    check_outline(config)
+    if config.model.name == "classifier" or (config.model.name == "unet_resnet50" and config.model.grade_head):
+        raise UserError(
+            f"config.model.name={config.model.name!r}, grade_head={config.model.grade_head} does more than outline",
+            "use 'unet' or 'unet_resnet50' without a grade_head, or another config.task",
+        )
+
+
+def check_outline(config: ml_collections.ConfigDict) -> None:
+    """The same of `config.loss` and `config.eval`, whatever the model."""
     if not any(config.loss[name] for name in TERMS):
         raise UserError("config.loss has no term with a weight above 0", "set bce, dice or focal_tversky")
     for name in ("flip_tta", "largest_component"):
         if config.eval[name] not in SWITCHES:
             raise UserError(f"config.eval.{name}={config.eval[name]!r} is not known", "use 'on', 'off' or 'choose'")
+
+
+def preparation(config: ml_collections.ConfigDict, _workdir: Path, _splits: dict | None = None) -> Preparation:
+    """Slices on the network's grid; nothing of it is fitted to the data."""
+    return Preparation(partial(prepare_case, config=config.data))
+
+
+def inputs(batch: dict) -> tuple:
+    """What the model takes of a batch."""
+    return (batch["image"],)
+
+
+def predictor(model: nn.Module, batch_size: int) -> inference.Predictor:
+    """(variables, images (n, size, size, channel)) → probabilities (n, size, size) float32."""
+    return inference.make_predictor(model, batch_size)
+
+
+def cached(_config, _variables: dict, slices: Slices, cases: list[Case], _model) -> tuple[Slices, list[Case]]:
+    """As they are: no part of a U-Net is worth computing ahead."""
+    return slices, cases
 
 
 def loss(config: ml_collections.ConfigDict, logits: jax.Array, batch: dict, all_sum: losses.AllSum):
@@ -55,7 +92,7 @@ def loss(config: ml_collections.ConfigDict, logits: jax.Array, batch: dict, all_
     return total, {name: (value * rows, rows) for name, value in {"loss": total, **values}.items()}
 
 
-def validate(predict: inference.Predictor, variables: dict, cases: list[inference.Case]) -> tuple[float, dict]:
+def validate(predict: inference.Predictor, variables: dict, cases: list[Case]) -> tuple[float, dict]:
     """Mean volume Dice of this host's cases and all other hosts', at threshold 0.5 and without any clean-up.
 
     Returns:
@@ -73,7 +110,7 @@ def validate(predict: inference.Predictor, variables: dict, cases: list[inferenc
     return float(scored.mean()), {"volume_dice": float(scored.mean()), "volume_dice_min": float(scored.min())}
 
 
-def pictures(predict: inference.Predictor, variables: dict, cases: list[inference.Case]) -> dict[str, np.ndarray]:
+def pictures(predict: inference.Predictor, variables: dict, cases: list[Case]) -> dict[str, np.ndarray]:
     """{patient: (1, height, width, 3) uint8} of the first case: its slice with most tumour, both masks outlined."""
     drawn = {}
     for case in cases[:1]:
@@ -85,7 +122,7 @@ def pictures(predict: inference.Predictor, variables: dict, cases: list[inferenc
 
 
 def choose(
-    predict: inference.Predictor, variables: dict, cases: list[inference.Case], config: ml_collections.ConfigDict
+    predict: inference.Predictor, variables: dict, cases: list[Case], config: ml_collections.ConfigDict
 ) -> tuple[inference.Postprocessing, float]:
     """The best of `config.eval`'s possibilities by mean volume Dice on validation, and that Dice.
 
@@ -105,20 +142,23 @@ def choose(
 
 
 def evaluate(
-    predict: inference.Predictor, variables: dict, cases: Iterable[inference.Case], chosen: inference.Postprocessing
-) -> tuple[dict, pd.DataFrame, Callable[[Path], None]]:
+    predict: inference.Predictor, variables: dict, cases: Iterable[Case], chosen: inference.Postprocessing,
+    _preparation: Preparation,
+) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
     """Scores whole volumes on their own grid.
 
     Args:
       cases: read one at a time, so that a data set of any size fits.
 
     Returns:
-      The body of metrics.json, the table of cases.csv (a row a patient), and a function that draws the figures
-      into a folder.
+      The body of metrics.json, {"cases": the table of cases.csv, a row a patient}, and a function that draws the
+      figures into a folder.
     """
     rows, slices = [], []
     for case in tqdm.tqdm(cases, unit="volume", disable=None):
         scan = case.scan
+        if scan.mask is None:
+            raise UserError(f"patient {scan.patient} has no mask to score against", "use the verb predict")
         mask = chosen.mask(inference.case_probability(predict, variables, case, chosen.flip_tta))
         rows.append(patient_columns(scan) | scoring.score_case(mask, scan.mask, scan.image))
         slices.append(figures.key_slice(scan.patient, rows[-1]["volume_dice"], scan.image, scan.mask, mask))
@@ -127,9 +167,32 @@ def evaluate(
     def draw(folder: Path) -> None:
         if table["volume_dice"].notna().any():
             figures.overlay_grid(slices, folder / "overlays.png")
+            figures.case_layers(slices, folder / "cases")
             figures.dice_distribution(table, folder / "dice.png")
 
-    return scoring.summarise(table) | {"postprocessing": dataclasses.asdict(chosen)}, table, draw
+    return scoring.summarise(table) | {"postprocessing": dataclasses.asdict(chosen)}, {"cases": table}, draw
+
+
+def pool(folders: list[Path]) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
+    """The same of several evaluations together, each of other patients."""
+    table = read_tables(folders, "cases")
+
+    def draw(folder: Path) -> None:
+        if table["volume_dice"].notna().any():
+            figures.dice_distribution(table, folder / "dice.png")
+
+    return scoring.summarise(table), {"cases": table}, draw
+
+
+def read_tables(folders: list[Path], name: str) -> pd.DataFrame:
+    """The rows of <name>.csv in all folders; a patient's name stays a name, also where it is a number."""
+    tables = [pd.read_csv(folder / f"{name}.csv", dtype={"patient": str}) for folder in folders]
+    return pd.concat(tables, ignore_index=True)
+
+
+def about(_config: ml_collections.ConfigDict) -> dict:
+    """What metrics.json says of the run: nothing beside the numbers."""
+    return {}
 
 
 def headline(result: dict) -> str:

@@ -1,0 +1,33 @@
+"""Grade II or III from the tumour: features of a frozen ResNet50, computed once, and a head that trains in seconds.
+
+    python -m lgg_jax train --config=configs/grade_resnet50.py --workdir=W0 --config.data.dir=DIR \
+        --config.model.pretrained=resnet50.safetensors --config.data.folds=5 --config.data.fold=0
+    python -m lgg_jax evaluate --workdir=W0 --workdir=W1 --workdir=W2 --workdir=W3 --workdir=W4    # out of fold
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """The square around the tumour, by the drawn mask; see configs/grade_two_stage.py for a mask that is predicted."""
+    config = default.get_config()
+    config.task = "classification"
+    config.data.target = "grade"
+    config.data.region = "crop"
+    config.data.size = 128
+    config.data.tabular = ("age", "elongation", "solidity", "irregularity", "enhancement", "enhancement_p95")
+    config.model.name = "classifier"
+    config.model.hidden = (32,)
+    config.model.dropout = 0.5
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 3e-4
+    config.optimizer.weight_decay = 0.1
+    config.optimizer.schedule = "cosine"
+    config.optimizer.frozen = ("backbone",)
+    config.train.batch_size = 64
+    config.train.num_steps = 200
+    config.train.eval_every = 20
+    config.train.checkpoint_every = 100
+    return config

@@ -1,0 +1,21 @@
+"""One network for outline and grade: the U-Net with a ResNet50 encoder and a grade head on its deepest features.
+
+    python -m lgg_jax train --config=configs/multitask.py --workdir=W --config.data.dir=DIR \
+        --config.model.pretrained=resnet50.safetensors
+"""
+
+from ml_collections import ConfigDict
+
+from configs import unet_resnet50
+
+
+def get_config() -> ConfigDict:
+    """Both losses; the grade counts on slices with tumour of patients whose grade is known."""
+    config = unet_resnet50.get_config()
+    config.task = "joint"
+    config.data.target = "grade"
+    config.model.grade_head = True
+    config.model.hidden = (64,)
+    config.model.dropout = 0.2
+    config.loss.label = 0.2
+    return config

@@ -1,0 +1,21 @@
+"""A U-Net whose encoder is an ImageNet-pretrained ResNet50.
+
+    python -m lgg_jax train --config=configs/unet_resnet50.py --workdir=W --config.data.dir=DIR \
+        --config.model.pretrained=resnet50.safetensors
+"""
+
+from ml_collections import ConfigDict
+
+from configs import unet_cpu
+
+
+def get_config() -> ConfigDict:
+    """configs/unet_cpu.py with the other encoder, which learns at a fifth of the decoder's rate."""
+    config = unet_cpu.get_config()
+    config.data.size = 128
+    config.data.context = 0
+    config.model.name = "unet_resnet50"
+    config.model.features = 16
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.backbone_rate = 0.2
+    return config

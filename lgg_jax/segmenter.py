@@ -1,0 +1,70 @@
+"""Finished segmentation runs, restored and applied to new scans; several of them are an ensemble.
+
+    segmenter = load_segmenter(["runs/cpu"])
+    probability = segmenter.probability(volume)       # (slice, height, width), on the scan's own grid
+    mask = segmenter.mask(probability)
+"""
+
+import dataclasses
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from lgg_jax import inference, models
+from lgg_jax import workdir as workdir_lib
+from lgg_jax.checkpoints import restore_variables
+from lgg_jax.data.cases import prepare_case
+from lgg_jax.data.volume import Volume
+from lgg_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The best weights of one run, and how it prepares a scan and makes a mask."""
+
+    data: ml_collections.ConfigDict
+    variables: dict
+    predict: inference.Predictor
+    chosen: inference.Postprocessing
+
+    def probability(self, scan: Volume) -> np.ndarray:
+        """(slice, height, width) float32."""
+        case = prepare_case(scan, self.data)
+        return inference.case_probability(self.predict, self.variables, case, self.chosen.flip_tta)
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmenter:
+    """One run, or an ensemble: the mean of its probabilities, the mean of its thresholds."""
+
+    runs: list[Run]
+
+    def probability(self, scan: Volume) -> np.ndarray:
+        """Of tumour, (slice, height, width) float32 on the scan's grid."""
+        return np.mean([run.probability(scan) for run in self.runs], axis=0, dtype=np.float32)
+
+    def mask(self, probability: np.ndarray) -> np.ndarray:
+        """(slice, height, width) float32 → bool; cleaned up where most of the runs chose to."""
+        chosen = [run.chosen for run in self.runs]
+        clean = np.mean([each.largest_component for each in chosen]) > 0.5
+        threshold = float(np.mean([each.threshold for each in chosen]))
+        return inference.Postprocessing(largest_component=bool(clean), threshold=threshold).mask(probability)
+
+    def segment(self, scan: Volume) -> np.ndarray:
+        """The mask of a scan, (slice, height, width) bool."""
+        return self.mask(self.probability(scan))
+
+
+def load_segmenter(workdirs: list[str]) -> Segmenter:
+    """Restores the best weights of each run; UserError where one is no segmentation or has not ended."""
+    return Segmenter([_load(Path(workdir)) for workdir in workdirs])
+
+
+def _load(workdir: Path) -> Run:
+    config = workdir_lib.read_config(workdir)
+    if config.task != "segmentation":
+        raise UserError(f"{workdir} holds a run of task {config.task}", "pass the workdir of a segmentation")
+    variables, _ = restore_variables(workdir)
+    predict = inference.make_predictor(models.create_model(config.model), config.eval.batch_size)
+    return Run(config.data, variables, predict, workdir_lib.read_chosen(workdir, inference.Postprocessing))

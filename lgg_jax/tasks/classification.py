@@ -1,0 +1,231 @@
+"""Classification: does a slice show tumour (`presence`), is the tumour of grade III rather than II (`grade`)?
+
+A patient's score is the mean logit over its tumour slices. With `config.data.segmentation_workdir` the region around
+the tumour comes from that run's prediction for every patient that is scored, since a new patient has no true mask.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pandas as pd
+import tqdm
+from flax import linen as nn
+from scipy.special import expit
+
+from lgg_jax import curves, diagnostics, inference, losses, parallel
+from lgg_jax.data import grading
+from lgg_jax.data.cases import Case
+from lgg_jax.data.pipeline import Slices
+from lgg_jax.errors import UserError
+from lgg_jax.tasks.segmentation import patient_columns, read_tables
+
+SCORE = "score"
+preparation = grading.preparation
+
+
+@dataclasses.dataclass(frozen=True)
+class Thresholds:
+    """From which probability on the answer is yes, for a slice and for a patient; chosen on validation."""
+
+    threshold: float = 0.5
+    patient_threshold: float = 0.5
+
+
+CHOSEN = Thresholds
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+    """UserError where the config asks for what there is not: before the training, not after it."""
+    grading.check(config.data)
+    if config.model.name != "classifier":
+        raise UserError(f"config.model.name={config.model.name!r} does not classify", "use 'classifier'")
+
+
+def inputs(batch: dict) -> tuple:
+    """What the model takes of a batch."""
+    return batch["image"], batch["clinical"]
+
+
+def predictor(model: nn.Module, batch_size: int) -> inference.Predictor:
+    """(variables, images, clinical) → logits (n,)."""
+    return inference.make_predictor(model, batch_size, output=lambda logits: logits)
+
+
+def cached(config, variables: dict, slices: Slices, cases: list[Case], model: nn.Module) -> tuple[Slices, list[Case]]:
+    """With a frozen backbone the features in place of the images: they are computed once, and only the head trains."""
+    if "backbone" not in config.optimizer.frozen:
+        return slices, cases
+    apply = parallel.map_local(lambda v, x: model.apply(v, x[0].astype(jnp.float32), method=model.features))
+    features = inference.in_batches(apply, config.eval.batch_size)
+
+    def of(images: np.ndarray) -> np.ndarray:
+        return features(variables, images)
+
+    cases = [dataclasses.replace(case, images=of(case.images)) for case in cases]
+    return dataclasses.replace(slices, image=of(slices.image)), cases
+
+
+def loss(config: ml_collections.ConfigDict, logits: jax.Array, batch: dict, all_sum: losses.AllSum):
+    """Binary cross-entropy of logits (batch,) over the rows whose label is known, weighted by class.
+
+    Returns:
+      The loss, () float32, and {name: (sum, count)} over the global batch.
+    """
+    weight = batch["weight"] * batch["label_weight"]
+    value = losses.label_bce(logits, batch["label"], weight, config.label_positive_weight, all_sum)
+    right = (logits > 0) == (batch["label"] > 0.5)
+    rows = all_sum(jnp.sum(weight))
+    metrics = {"loss": (value * rows, rows), "accuracy": (all_sum(jnp.sum(right * weight)), rows)}
+    return config.label * value, metrics
+
+
+def validate(predict: inference.Predictor, variables: dict, cases: list[Case]) -> tuple[float, dict]:
+    """Minus the patients' mean cross-entropy (the slices' where labels differ within a patient), and AUC beside it.
+
+    Not the AUC itself: with the nine patients of a validation it has twenty values.
+    """
+    slices = _gathered(predict, variables, cases)
+    table = slices if _differs_within(slices) else diagnostics.patient_scores(slices)
+    score = -float(np.logaddexp(0, table["logit"] * (1 - 2 * table["label"])).mean())
+    auc, _ = diagnostics.delong_ci(table["label"], table["logit"])
+    return score, {"loss": -score} | ({} if auc is None else {"auc": auc})
+
+
+def pictures(_predict: inference.Predictor, _variables: dict, _cases: list[Case]) -> dict[str, np.ndarray]:
+    """None: an answer has no picture."""
+    return {}
+
+
+def choose(predict: inference.Predictor, variables: dict, cases: list[Case], _config) -> tuple[Thresholds, float]:
+    """The thresholds of highest accuracy on validation; the score of `validate`."""
+    slices = _gathered(predict, variables, cases)
+    patients = diagnostics.patient_scores(slices)
+    best = (diagnostics.best_threshold(table["label"], expit(table["logit"])) for table in (slices, patients))
+    return Thresholds(*best), validate(predict, variables, cases)[0]
+
+
+def evaluate(
+    predict: inference.Predictor, variables: dict, cases: Iterable[Case], chosen: Thresholds,
+    preparation: grading.Preparation,
+) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
+    """Scores slices and patients, beside a logistic regression of `grading.BASELINE` on the same patients.
+
+    Returns:
+      The body of metrics.json, {"cases": a row a patient, "slices": a row a slice}, and a function that draws the
+      figures into a folder.
+    """
+    tables, about = [], []
+    for case in tqdm.tqdm(cases, unit="volume", disable=None):
+        tables.append(slice_table(predict, variables, case))
+        about.append(about_patient(case))
+    return scored(tables, about, chosen, preparation)
+
+
+def about_patient(case: Case) -> dict:
+    """The first columns of cases.csv, with what the baseline is given."""
+    return patient_columns(case.scan) | {name: case.scan.clinical.get(name) for name in grading.BASELINE}
+
+
+def scored(tables: list[pd.DataFrame], about: list[dict], chosen: Thresholds, preparation: grading.Preparation):
+    """What `evaluate` returns, from a `slice_table` and an `about_patient` of each patient."""
+    if not tables:
+        raise UserError("no patient of this split has a label to score", "choose another split, target or data set")
+    slices = pd.concat(tables, ignore_index=True)
+    table = pd.DataFrame(about).merge(diagnostics.patient_scores(slices), on="patient")
+    training = pd.DataFrame(preparation.files.get(grading.FILE, {}).get("training", []))
+    if len(training) and training["label"].nunique() == 2:
+        table["baseline"] = diagnostics.logistic_baseline(training, table, grading.BASELINE)
+    return _summarised(slices, table, chosen)
+
+
+def pool(
+    folders: list[Path], patients: str = "cases"
+) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
+    """The same of several evaluations together, each of other patients; a probability of 0.5 is the threshold.
+
+    `patients` names the table with a row a patient.
+    """
+    slices, table = (read_tables(folders, name) for name in ("slices", patients))
+    return _summarised(slices, table, Thresholds())
+
+
+def about(config: ml_collections.ConfigDict) -> dict:
+    """What metrics.json says of the run."""
+    masks = "predicted" if config.data.segmentation_workdir else "true"
+    return {
+        "target": config.data.target, "region": config.data.region,
+        "masks": masks if config.data.target == "grade" else None,
+    }  # fmt: skip
+
+
+def _summarised(slices: pd.DataFrame, table: pd.DataFrame, chosen: Thresholds):
+    metrics = diagnostics.summarise(slices, table, chosen.threshold, chosen.patient_threshold)
+    metrics["baselines"] = {"majority": {"accuracy": metrics["patient"]["majority_accuracy"]}}
+    if "baseline" in table and table["baseline"].notna().all():  # a fold trained on one class alone has none
+        baseline = diagnostics.score(table["label"], table["baseline"], table["patient"], 0.5)
+        metrics["baselines"][" + ".join(grading.BASELINE)] = baseline
+
+    def draw(folder: Path) -> None:
+        name, level = ("slice", slices) if _differs_within(slices) else ("patient", table)
+        labels, probabilities, patients = level["label"], level["probability"], level["patient"]
+        if labels.nunique() == 2:
+            curves.roc(labels, probabilities, patients, folder / "roc.png")
+            curves.precision_recall(labels, probabilities, patients, folder / "precision_recall.png")
+        curves.reliability(labels, probabilities, folder / "reliability.png")
+        curves.confusion_matrix(metrics[name]["confusion"], ("no", "yes"), folder / "confusion.png")
+
+    return metrics, {"cases": table, "slices": slices}, draw
+
+
+def slice_table(predict: inference.Predictor, variables: dict, case: Case) -> pd.DataFrame:
+    """A row a slice: patient, slice_index, tumour_slice, label, logit, probability."""
+    clinical = np.tile(case.clinical, (len(case.images), 1))
+    return as_table(case, predict(variables, case.images, clinical))
+
+
+def as_table(case: Case, logits: np.ndarray) -> pd.DataFrame:
+    """The table of a case with these logits (row,)."""
+    return pd.DataFrame({
+        "patient": case.scan.patient, "slice_index": case.slice_index, "tumour_slice": case.tumour,
+        "label": case.labels.astype(int), "logit": logits, "probability": expit(logits.astype(np.float64)),
+    })  # fmt: skip
+
+
+def headline(result: dict) -> str:
+    """What a person wants to know first, from the body of metrics.json."""
+    lines = [_line(f"per {name}", result[name]) for name in ("slice", "patient")]
+    baselines = [(name, part) for name, part in result["baselines"].items() if "auc" in part]
+    return "\n".join(lines + [_line(f"{name} alone, per patient", part) for name, part in baselines])
+
+
+def _line(name: str, part: dict) -> str:
+    auc = "AUC undefined" if part["auc"] is None else f"AUC {part['auc']:.4f}"
+    interval = "" if part["auc_ci95"] is None else " [{:.4f}, {:.4f}] (95 %)".format(*part["auc_ci95"])
+    return (
+        f"{name}: {auc}{interval}, accuracy {part['accuracy']:.4f}"
+        f" (majority class {part['majority_accuracy']:.4f}), n = {part['n']}, {part['n_positive']} positive"
+    )
+
+
+def _gathered(predict, variables, cases: list[Case]) -> pd.DataFrame:
+    """The slices of all hosts' cases."""
+    tables = [slice_table(predict, variables, case) for case in cases]
+    rows = [np.stack([t["tumour_slice"], t["label"], t["logit"]], axis=1).astype(np.float32) for t in tables]
+    # Patients are numbered, as names cannot be gathered.
+    first = parallel.host()[0]
+    numbered = [np.insert(r, 0, first + i * parallel.host()[1], axis=1) for i, r in enumerate(rows)]
+    everything = parallel.gather(np.concatenate(numbered) if numbered else np.zeros((0, 4), np.float32))
+    table = pd.DataFrame(everything, columns=["patient", "tumour_slice", "label", "logit"])
+    if table.empty:
+        raise UserError("no validation patient has a label", "choose other validation patients")
+    return table.astype({"label": int})
+
+
+def _differs_within(slices: pd.DataFrame) -> bool:
+    """Whether slices of one patient have different labels: then the slice is what is asked about."""
+    return bool((slices.groupby("patient")["label"].nunique() > 1).any())

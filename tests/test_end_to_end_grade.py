@@ -1,0 +1,241 @@
+"""The grade by folds, the joint model and a split by slice, by shipped configs shrunk by a few fields."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from lgg_jax.checkpoints import restore_variables
+from lgg_jax.data import lgg_mri
+from lgg_jax.models.pretrained import read_pretrained
+
+pytestmark = pytest.mark.usefixtures("small_resnet")
+STEPS = {"train.minutes": 0, "train.num_steps": 4, "train.eval_every": 2, "train.checkpoint_every": 2,
+         "train.log_every": 1, "data.size": 32, "data.validation_fraction": 0.25, "model.hidden": (4,)}  # fmt: skip
+GRADE = STEPS | {"train.batch_size": 8, "optimizer.learning_rate": 1e-2}
+JOINT = STEPS | {"train.batch_size": 4, "model.features": 2, "optimizer.warmup_steps": 1, "data.test_fraction": 0.4,
+                 "eval.flip_tta": "off", "eval.largest_component": "off"}  # fmt: skip
+LEVEL = {"accuracy", "f1", "auc", "auc_ci95", "brier", "ece", "n", "n_positive"}
+
+
+def words(config: str, data: Path, workdir: Path, fields: dict) -> list[str]:
+    given = {"data.dir": data} | fields
+    changes = [f"--config.{name}={value}" for name, value in given.items()]
+    return ["train", f"--config={ROOT}/configs/{config}.py", f"--workdir={workdir}", *changes]
+
+
+def read_json(path: Path) -> dict:
+    return json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{path} holds {name}"))
+
+
+def lines(workdir: Path) -> list[dict]:
+    return [json.loads(line) for line in (workdir / "logs/metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def typed(lgg):
+    """A command that ends well and says nothing on stderr; its output."""
+
+    def command(*given: object) -> str:
+        ended = lgg(*given)
+        assert (ended.code, ended.err) == (0, ""), (given, ended)
+        return ended.out
+
+    return command
+
+
+def trained_and_resumed(typed, command: list[str], workdir: Path) -> str:
+    """Trains, finds the run twice as long, and goes on; what it said the second time."""
+    typed(*command)
+    (workdir / "length.json").write_text('{"num_steps": 8}')
+    said = typed(*command)
+    assert "going on from step 4 of 8" in said
+    assert [line["step"] for line in lines(workdir) if "train/loss" in line] == list(range(1, 9))
+    return said
+
+
+@pytest.fixture(scope="module")
+def folds(small_phantoms, weights, typed, tmp_path_factory) -> Path:
+    """configs/grade_resnet50.py on two folds; the file of weights is gone when they are evaluated."""
+    folder = tmp_path_factory.mktemp("folds")
+    file = shutil.copy(weights, folder / "weights.safetensors")
+    fields = GRADE | {"model.pretrained": file, "data.folds": 2}
+    first, second = (
+        words("grade_resnet50", small_phantoms, folder / str(fold), fields | {"data.fold": fold}) for fold in range(2)
+    )
+    (folder / "said0").write_text(trained_and_resumed(typed, first, folder / "0"))
+    (folder / "said1").write_text(typed(*second))
+    Path(file).unlink()
+    typed("evaluate", f"--workdir={folder}/0", "--split=validation")
+    typed("evaluate", f"--workdir={folder}/0", f"--workdir={folder}/1")
+    return folder
+
+
+def test_patients_without_a_grade_are_left_out_and_counted(folds, small_phantoms):
+    grades = lgg_mri.list_patients(small_phantoms).set_index("patient")["grade"]
+    unknown = set(grades.index[grades.isna()])
+    trained = [read_json(folds / f"{fold}/splits.json") for fold in range(2)]
+    left_out = [unknown & {*splits["train"], *splits["validation"]} for splits in trained]
+    assert unknown and set().union(*left_out) == unknown
+    for fold, names in enumerate(left_out):
+        line = f"left out, their label is not known: {len(names)} patients ({', '.join(sorted(names))})"
+        assert (line in (folds / f"said{fold}").read_text()) == bool(names)
+    cases = pd.read_csv(folds / "0/eval/folds/cases.csv")
+    assert set(cases["patient"]) == set(grades.index) - unknown
+    assert all(grades[row.patient] == row.grade == 2 + row.label for row in cases.itertuples())
+
+
+def test_the_frozen_backbone_is_that_of_the_file(folds, weights):
+    variables, given = restore_variables(folds / "0")[0], read_pretrained(weights).variables
+    for name in ("params", "batch_stats"):
+        jax.tree.map(np.testing.assert_array_equal, variables[name]["backbone"], given[name])
+
+
+def test_every_patient_once_out_of_fold(folds):
+    metrics, cases = read_json(folds / "0/eval/folds/metrics.json"), pd.read_csv(folds / "0/eval/folds/cases.csv")
+    parts = [pd.read_csv(folds / str(fold) / "eval/test/cases.csv") for fold in range(2)]
+    assert cases["patient"].is_unique and len(cases) == len(parts[0]) + len(parts[1])
+    both = pd.concat(parts)
+    assert metrics["patient"]["auc"] == pytest.approx(roc_auc_score(both["label"], both["logit"]))
+    assert metrics["patient"]["n"] == len(both) and metrics["runs"] == [f"{folds}/0", f"{folds}/1"]
+    splits = [read_json(folds / str(fold) / "splits.json") for fold in range(2)]
+    assert all(set(part["patient"]) <= set(split["test"]) for part, split in zip(parts, splits, strict=True))
+
+
+@pytest.mark.parametrize("path, split", [("0/eval/test", "test"), ("0/eval/folds", "test"),
+                                         ("0/eval/validation", "validation")])
+def test_metrics_have_the_form_that_scripts_rely_on(folds, path, split, small_phantoms):
+    metrics = read_json(folds / path / "metrics.json")
+    about = {"task": "classification", "target": "grade", "region": "crop", "masks": "true", "split": split,
+             "split_by": "patient", "dataset": str(small_phantoms)}  # fmt: skip
+    assert {name: metrics[name] for name in about} == about
+    assert ("step" in metrics) != ("runs" in metrics)
+    assert 0 < metrics["majority_accuracy"] <= 1 and 0 <= metrics["threshold"] <= 1
+    for level in ("slice", "patient"):
+        assert set(metrics[level]) >= LEVEL
+        assert 0 <= metrics[level]["accuracy"] <= 1 and metrics[level]["n_positive"] <= metrics[level]["n"]
+    runs = range(2) if path.endswith("folds") else range(1)
+    labels = [{row["label"] for row in read_json(folds / f"{run}/tabular.json")["training"]} for run in runs]
+    regression = {"age + volume_share"} if all(len(seen) == 2 for seen in labels) else set()
+    assert {"majority"} | regression == set(metrics["baselines"])
+
+
+def test_a_patient_s_score_is_the_mean_logit_of_its_tumour_slices(folds, small_phantoms):
+    slices, cases = (pd.read_csv(folds / "0/eval/test" / name) for name in ("slices.csv", "cases.csv"))
+    assert slices["tumour_slice"].all()
+    means = slices.groupby("patient")["logit"].mean()
+    np.testing.assert_allclose(cases.set_index("patient")["logit"], means, rtol=1e-5, atol=1e-6)
+    for volume in lgg_mri.load_volumes(small_phantoms, patients=cases["patient"]):
+        expected = volume.slice_index[volume.mask.any(axis=(1, 2))]
+        assert list(slices[slices["patient"] == volume.patient]["slice_index"]) == list(expected)
+
+
+def assert_pictures(folder: Path, *names: str):
+    for name in names:
+        with Image.open(folder / name) as picture:
+            assert picture.format == "PNG" and min(picture.size) > 100
+
+
+def test_figures_and_the_workdir(folds):
+    for path in ("0/eval/folds", "0/eval/test"):
+        assert {"reliability.png", "confusion.png"} <= {file.name for file in (folds / path / "figures").iterdir()}
+    assert_pictures(folds / "0/eval/folds/figures", "roc.png", "precision_recall.png", "confusion.png")
+    assert {path.name for path in (folds / "0").iterdir()} == {
+        "config.json", "splits.json", "length.json", "versions.json", "tabular.json", "postprocess.json",
+        "checkpoints", "logs", "eval"}
+    chosen = read_json(folds / "0/postprocess.json")
+    assert {"threshold", "patient_threshold", "step", "validation_score"} == set(chosen)
+    assert read_json(folds / "0/eval/test/metrics.json")["threshold"] == chosen["threshold"]
+    assert {"validation/loss", "train/accuracy"} <= {name for line in lines(folds / "0") for name in line}
+
+
+def test_a_fine_tuning_phase_knows_what_the_first_expected(folds, small_phantoms, typed, tmp_path, weights):
+    fields = GRADE | {"init_from": folds / "0", "train.num_steps": 1, "train.batch_size": 4}
+    typed(*words("grade_resnet50_finetune", small_phantoms, tmp_path / "run", fields))
+    before, after = (read_json(run / "config.json")["model"] for run in (folds / "0", tmp_path / "run"))
+    assert after["input_order"] == before["input_order"] == "BGR" and after["stride_on_first"]
+    assert after["input_scale"] == before["input_scale"] and after["norm_epsilon"] == before["norm_epsilon"]
+    tuned, given = restore_variables(tmp_path / "run")[0], read_pretrained(weights).variables
+    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), tuned["params"]["backbone"], given["params"])
+    assert jax.tree.all(moved)
+    jax.tree.map(np.testing.assert_array_equal, tuned["batch_stats"]["backbone"], given["batch_stats"])
+    assert read_json(tmp_path / "run/splits.json") == read_json(folds / "0/splits.json")
+
+
+def test_a_split_by_slice_says_that_it_leaks(small_phantoms, typed, tmp_path):
+    """Every fiftieth slice is tested: most patients have none with tumour among them."""
+    fields = GRADE | {"data.split_by": "slice", "data.test_fraction": 0.05, "data.validation_fraction": 0.05}
+    said = typed(*words("grade_resnet50", small_phantoms, tmp_path / "run", fields))
+    assert "slices of one patient train and are tested" in said
+    assert "slices of one patient trained and are tested" in typed("evaluate", f"--workdir={tmp_path}/run")
+    metrics = read_json(tmp_path / "run/eval/test/metrics.json")
+    assert metrics["split_by"] == "slice" and 0 < metrics["patient"]["n"] < 12
+    entries = set(read_json(tmp_path / "run/splits.json")["test"])
+    slices = pd.read_csv(tmp_path / "run/eval/test/slices.csv")
+    assert {f"{row.patient}:{row.slice_index}" for row in slices.itertuples()} < entries
+
+
+@pytest.fixture(scope="module")
+def joint(small_phantoms, weights, typed, tmp_path_factory) -> Path:
+    """configs/multitask.py."""
+    workdir = tmp_path_factory.mktemp("joint") / "run"
+    fields = JOINT | {"model.pretrained": weights}
+    trained_and_resumed(typed, words("multitask", small_phantoms, workdir, fields), workdir)
+    said = typed("evaluate", f"--workdir={workdir}")
+    assert "volume Dice" in said and "per patient: AUC" in said
+    return workdir
+
+
+def test_the_joint_model_has_both_parts(joint):
+    metrics = read_json(joint / "eval/test/metrics.json")
+    assert (metrics["task"], metrics["target"], metrics["masks"]) == ("joint", "grade", "predicted")
+    assert set(metrics["segmentation"]["volume_dice"]) == {"mean", "median", "std", "ci95", "n"}
+    assert set(metrics["classification"]["patient"]) >= LEVEL
+    cases, grades = (pd.read_csv(joint / "eval/test" / name) for name in ("cases.csv", "grades.csv"))
+    assert sorted(cases["patient"]) == read_json(joint / "splits.json")["test"]
+    assert set(grades["patient"]) == set(cases["patient"][cases["grade"].notna()])
+    assert_pictures(joint / "eval/test/figures", "overlays.png", "dice.png", "confusion.png")
+    assert {"train/bce", "train/dice", "train/grade_loss", "validation/volume_dice"} <= {
+        name for line in lines(joint) for name in line}
+
+
+def test_the_joint_model_outlines_where_no_grade_is_known(joint, small_phantoms, typed, tmp_path):
+    data = shutil.copytree(small_phantoms, tmp_path / "data", ignore=shutil.ignore_patterns("data.csv"))
+    for folder in sorted(path for path in data.iterdir() if path.is_dir())[2:]:
+        shutil.rmtree(folder)
+    typed("evaluate", f"--workdir={joint}", f"--data_dir={data}", "--split=all", "--name=other")
+    metrics = read_json(joint / "eval/other/metrics.json")
+    assert metrics["classification"] is None and metrics["segmentation"]["volume_dice"]["n"] == 2
+
+
+@pytest.mark.parametrize("config, fields, expected", [
+    ("grade_two_stage", {"data.segmentation_workdir": "nowhere"}, "cannot read splits from nowhere/splits.json"),
+    ("grade_resnet50", {"data.train_masks": "predicted"}, "config.data.segmentation_workdir names no run"),
+    ("grade_resnet50", {"data.target": "survival"}, "config.data.target='survival' is not known"),
+    ("grade_resnet50", {"data.region": "box"}, "config.data.region='box' is not known"),
+    ("grade_resnet50", {"data.tabular": "('age','grade')"}, "the column grade is what is to be predicted"),
+    ("grade_resnet50", {"data.context": 1}, "config.data.context=1: a ResNet50 takes three channels"),
+    ("grade_resnet50", {"model.name": "resnet18"}, "config.model.name='resnet18' is not known"),
+    ("grade_resnet50", {"model.name": "unet"}, "config.model.name='unet' does not classify"),
+    ("grade_resnet50", {"model.pretrained": "nowhere"}, "cannot read nowhere"),
+    ("unet", {"model.pretrained": "w"}, "config.model.pretrained=w: the plain U-Net has no pretrained part"),
+    ("unet", {"model.name": "classifier"}, "config.model.name='classifier', grade_head=False does more than outline"),
+    ("unet_resnet50", {"model.grade_head": True}, "grade_head=True does more than outline"),
+    ("unet_resnet50", {"data.context": 1}, "config.data.context=1: a ResNet50 takes three channels"),
+    ("unet", {"data.split_by": "slice"}, "a split by slice with config.task=segmentation"),
+    ("multitask", {"model.grade_head": False}, "task joint needs both answers"),
+])  # fmt: skip
+def test_one_line_on_what_a_user_can_mend(config, fields, expected, small_phantoms, lgg, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = lgg(*words(config, small_phantoms, tmp_path / "run", STEPS | fields))
+    assert ended.code == 2 and len(ended.err.splitlines()) == 1, ended
+    assert re.fullmatch(f"lgg_jax: error: .*{re.escape(expected)}.*; .+", ended.err.strip()), ended.err
+    assert not list(tmp_path.iterdir()), "a mistake left something behind"

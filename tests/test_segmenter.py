@@ -1,0 +1,80 @@
+"""Finished segmentations applied to a scan, alone and together."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from lgg_jax.data import lgg_mri
+from lgg_jax.data.volume import Volume
+from lgg_jax.errors import UserError
+from lgg_jax.inference import Postprocessing
+from lgg_jax.segmenter import Run, Segmenter, load_segmenter
+
+SCAN = Volume("p", np.zeros((2, 4, 4, 3), np.uint8), None, np.arange(2), {})
+
+
+class Known(Run):
+    """A run that says the same probability everywhere, but for a separate pixel of 0.9."""
+
+    def __init__(self, value, **chosen):
+        super().__init__(None, {"value": value}, None, Postprocessing(**chosen))
+
+    def probability(self, scan):
+        probability = np.zeros(scan.image.shape[:3], np.float32)
+        probability[0, :2, :2] = self.variables["value"]
+        probability[1, 3, 3] = 0.9
+        return probability
+
+
+def test_an_ensemble_is_the_mean_of_its_probabilities():
+    probability = Segmenter([Known(0.2), Known(0.6), Known(0.7)]).probability(SCAN)
+    assert probability.dtype == np.float32 and probability.shape == (2, 4, 4)
+    np.testing.assert_allclose(probability[0, :2, :2], 0.5, rtol=1e-6)
+    assert probability[0, 2:].max() == 0
+
+
+@pytest.mark.parametrize("thresholds, found", [((0.3,), 5), ((0.3, 0.6), 5), ((0.3, 0.8), 1)])
+def test_the_mean_threshold(thresholds, found):
+    segmenter = Segmenter([Known(0.5, threshold=threshold) for threshold in thresholds])
+    assert segmenter.segment(SCAN).sum() == found
+
+
+@pytest.mark.parametrize("choices, found", [((True,), 4), ((False,), 5), ((True, True, False), 4), ((True, False), 5)])
+def test_cleaned_up_where_most_of_the_runs_chose_to(choices, found):
+    segmenter = Segmenter([Known(0.5, largest_component=choice) for choice in choices])
+    mask = segmenter.segment(SCAN)
+    assert mask.dtype == bool and mask.sum() == found
+
+
+@pytest.fixture
+def other(trained, tmp_path):
+    """A copy of the run that chose otherwise on validation."""
+    workdir = shutil.copytree(trained, tmp_path / "other")
+    chosen = json.loads((workdir / "postprocess.json").read_text())
+    changed = {"flip_tta": not chosen["flip_tta"], "threshold": 0.25}
+    (workdir / "postprocess.json").write_text(json.dumps(chosen | changed))
+    return workdir
+
+
+def test_each_run_goes_by_what_it_chose(trained, other, small_phantoms):
+    scan = next(lgg_mri.load_volumes(small_phantoms))
+    one, two, both = (load_segmenter(runs) for runs in ([trained], [other], [trained, other]))
+    first, second = one.probability(scan), two.probability(scan)
+    assert first.shape == scan.image.shape[:3] and not np.array_equal(first, second), "flips change nothing"
+    np.testing.assert_array_equal(both.probability(scan), (first + second) / 2)
+    assert [run.chosen.threshold for run in both.runs] == [one.runs[0].chosen.threshold, 0.25]
+
+
+@pytest.mark.parametrize("file, content, expected", [
+    ("config.json", {"task": "classification"}, "holds a run of task classification"),
+    ("postprocess.json", None, "let the training end first"),
+])  # fmt: skip
+def test_a_run_that_cannot_outline(file, content, expected, other):
+    if content is None:
+        (other / file).unlink()
+    else:
+        (other / file).write_text(json.dumps(json.loads((other / file).read_text()) | content))
+    with pytest.raises(UserError, match=expected):
+        load_segmenter([str(other)])
