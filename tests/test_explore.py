@@ -1,0 +1,221 @@
+"""The survey against counts taken from the files, what is said of it, and the augmentations one by one."""
+
+import base64
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from absl import flags
+from conftest import write_patient
+from PIL import Image
+from test_page import in_browser
+
+from configs import default
+from lgg_jax import augmentation_sheet as sheet
+from lgg_jax import explore, explore_page
+from lgg_jax.data.volume import Volume, find_geometry, foreground
+from lgg_jax.errors import UserError
+from lgg_jax.explore_figures import whole_bins
+
+AUGMENT = default.get_config().augment
+
+
+def run(data_dir, output) -> int:
+    values = flags.FlagValues()
+    explore.define_flags(values)
+    values(["explore", f"--data_dir={data_dir}", f"--output={output}"])
+    return explore.main(values)
+
+
+@pytest.fixture(scope="module")
+def explored(small_phantoms, tmp_path_factory):
+    """The folder written for the phantoms, and the table of patients."""
+    folder = tmp_path_factory.mktemp("explored")
+    _, cases = explore.explore(small_phantoms, folder)
+    return folder, cases.set_index("patient")
+
+
+def page_text(folder) -> str:
+    return (folder / "explore.html").read_text(encoding="utf-8")
+
+
+def test_counts_are_those_of_the_files(explored, small_phantoms):
+    _, cases = explored
+    for folder in small_phantoms.glob("TCGA*"):
+        masks = np.stack([np.asarray(Image.open(path)) > 0 for path in folder.glob("*_mask.tif")])
+        case = cases.loc[folder.name[:12]]
+        assert case["slices"] == len(masks) and case["height"] == case["width"] == 64
+        assert case["tumour_pixels"] == masks.sum()
+        assert case["tumour_slices"] == masks.any(axis=(1, 2)).sum()
+        assert case["institution"] == folder.name[5:7]
+    assert len(cases) == 12
+
+
+def test_clinical_values_are_those_of_the_table(explored, small_phantoms):
+    _, cases = explored
+    written = pd.read_csv(small_phantoms / "data.csv", index_col="Patient").loc[cases.index]
+    pd.testing.assert_series_equal(cases["age"], written["age_at_initial_pathologic"], check_names=False)
+    pd.testing.assert_series_equal(cases["grade"], written["neoplasm_histologic_grade"] + 1, check_names=False)
+
+
+def test_who_lacks_sequences(explored):
+    """As `synthesize` says: the sixth lacks T1, the ninth T1 with contrast, the twelfth both."""
+    folder, cases = explored
+    lacking = {int(patient[-4:]): names for patient, names in cases["missing"].items() if names}
+    assert lacking == {6: ("pre-contrast",), 9: ("post-contrast",), 12: ("pre-contrast", "post-contrast")}
+    assert "3 patients of 12 without a sequence (post-contrast 2, pre-contrast 2)" in page_text(folder)
+
+
+def test_the_page_says_what_was_counted(explored):
+    folder, cases = explored
+    text = page_text(folder)
+    assert f"<dt>slices</dt><dd>{cases['slices'].sum():,}</dd>" in text
+    assert f"Slices a patient: median {cases['slices'].median():.0f}, " in text
+    assert f"<dd>{(cases['grade'] == 2).sum()} / {(cases['grade'] == 3).sum()}</dd>" in text
+    assert "1 patient without a value in any: TCGA_CS_0004." in text
+    left = (cases["column"] < 0.5).sum()
+    assert f"{left} lie left of the middle of the picture, {12 - left} right" in text
+    assert "64 × 64 (12 patients)" in text
+
+
+def test_every_figure_is_a_file_and_on_the_page(explored):
+    folder, _ = explored
+    files = sorted(path.read_bytes() for path in (folder / "figures").iterdir())
+    shown = [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page_text(folder))]
+    assert sorted(shown) == files and len(files) == 16
+    assert all(data.startswith(b"\x89PNG") for data in files)
+
+
+def test_the_page_in_a_browser(explored, tmp_path):
+    """No error, and a click sorts all patients by tumour pixels."""
+    folder, cases = explored
+    found = in_browser(page_text(folder), """
+      const tables = document.querySelectorAll("table"), table = tables[tables.length - 1];
+      const heads = [...table.tHead.rows[0].cells], head = heads.find(cell => cell.textContent === "tumour pixels");
+      head.querySelector("button").click();
+      return {order: [...table.tBodies[0].rows].map(row => row.cells[0].textContent)};
+    """, tmp_path)  # fmt: skip
+    assert found["order"] == list(cases["tumour_pixels"].sort_values(kind="stable").index)
+
+
+def head_volume(patient: str, left: int, rest: float = 50.0) -> Volume:
+    """A head of 40 × 20 pixels in four slices of 60 × 60, tumour of 4 × 5 in the last two from column `left`."""
+    image, mask = np.zeros((4, 60, 60, 3), np.float32), np.zeros((4, 60, 60), bool)
+    image[:, 10:50, 20:40] = [rest, 100.0, 50.0]
+    image[:, 10:30, 20:40, 1] = 140.0
+    mask[2:, 12:16, left:left + 5] = True
+    return Volume(patient, image, mask, np.arange(1, 5, dtype=np.int32), {"grade": 2.0})
+
+
+def test_measures_by_hand():
+    volume = head_volume("TCGA_CS_1", left=20)
+    square = find_geometry(volume.image, explore.GRID)
+    case = explore.measure(volume, foreground(volume.image), square)
+    assert case["tumour_pixels"] == 40 and case["tumour_slices"] == 2 and case["head_pixels"] == 4 * 800
+    assert case["tumour_share"] == 40 / 3200
+    assert case["depth"] == 3 / 4  # the middle of the third and fourth of four
+    assert (square.top, square.left, square.side) == (9, 9, 42)
+    assert case["row"] == pytest.approx((14 - 9) / 42) and case["column"] == pytest.approx((22.5 - 9) / 42)
+    assert case["grade"] == 2.0 and np.isnan(case["age"]) and case["missing"] == ()
+
+
+def test_measures_without_tumour():
+    volume = head_volume("p", left=20)
+    volume.mask[:] = False
+    case = explore.measure(volume, foreground(volume.image), find_geometry(volume.image, explore.GRID))
+    assert case["tumour_pixels"] == case["tumour_share"] == 0
+    assert np.isnan([case["row"], case["column"], case["depth"]]).all()
+
+
+def test_intensities_are_quartiles_of_the_head():
+    volume = head_volume("TCGA_DU_1", left=20)
+    rows = explore.sequence_intensities(volume, foreground(volume.image), ("pre-contrast",))
+    assert [row["sequence"] for row in rows] == ["FLAIR", "post-contrast"]
+    assert (rows[0]["low"], rows[0]["median"], rows[0]["high"]) == (100.0, 120.0, 140.0)
+    assert rows[1]["median"] == 50.0 and rows[1]["institution"] == "DU"
+
+
+def test_maps_are_shares_of_patients():
+    """Two tumours at the left rim and one at the right, of three patients."""
+    found = explore.survey(head_volume(f"p{i}", left) for i, left in enumerate((20, 20, 35)))
+    row = round((14 - 9) / 42 * 128)
+    left, right, middle = (round((column - 9) / 42 * 128) for column in (22.5, 37.5, 30))
+    assert found.tumour_map[row, left] == pytest.approx(2 / 3)
+    assert found.tumour_map[row, right] == pytest.approx(1 / 3)
+    assert found.tumour_map[row, middle] == 0
+    assert found.head_map[row, middle] == 1 and found.head_map[row, 2] == 0
+    image, mask = found.samples["p2"]
+    assert image.shape == mask.shape == (42, 42) and mask.sum() == 20 and mask[5, 28]
+
+
+def test_grade_table_by_hand():
+    grades = pd.Series(["II", "III", "III", "II", "III"])
+    text = explore_page.grade_table(grades, pd.Series(["CS", "CS", "DU", "CS", "DU"]), "institution")
+    rows = [re.findall("<td[^>]*>([^<]*)</td>", row) for row in re.findall("<tr>(.*?)</tr>", text)[1:]]
+    assert rows == [["CS", "2", "1", "3", "33"], ["DU", "0", "2", "2", "100"]]
+
+
+def test_odd_patients_and_no_clinical_table(tiny, tmp_path, capsys):
+    """Beside the two: one without tumour, one black throughout."""
+    (tiny / "data.csv").unlink()
+    for name, black in (("TCGA_CS_0003_19990101", "*_mask.tif"), ("TCGA_CS_0004_19990101", "*[0-9].tif")):
+        write_patient(tiny / name, 3)
+        for path in (tiny / name).glob(black):
+            with Image.open(path) as tiff:
+                pixels = np.zeros_like(tiff)
+            Image.fromarray(pixels).save(path)
+    assert run(tiny, tmp_path / "out") == 0
+    assert capsys.readouterr().out == f"4 patients, 12 slices, 3 with tumour; see {tmp_path}/out/explore.html\n"
+    text = page_text(tmp_path / "out")
+    assert "No clinical value is known" in text and "No grade is known." in text
+    assert not (tmp_path / "out" / "figures" / "grade.png").exists()
+    assert "2 patients without tumour in any slice, or without a visible head" in text
+
+
+def test_one_grade_only(tmp_path):
+    found = explore.survey([head_volume("TCGA_CS_1", left=20)])
+    text = "".join(explore_page.grade_against(found.cases, tmp_path))
+    assert "1 patient of known grade" in text and ">100</td>" in text
+
+
+def test_errors_are_one_line(tiny, tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        explore.explore(tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to"):
+        explore.explore(tiny, tmp_path / "file")
+
+
+@pytest.mark.parametrize("values", [[3, 37], [5, 5], [0, 1, 2]])
+def test_bins_hold_equally_many_whole_numbers(values):
+    edges = whole_bins(values)
+    assert edges[0] < min(values) and max(values) < edges[-1] and len(edges) <= 14
+    assert len(set(np.diff(edges))) == 1 and float(edges[1] - edges[0]).is_integer()
+
+
+def test_only_one_kind_is_on():
+    for name in sheet.OFF:
+        alone = sheet.only(AUGMENT, name)
+        on = {field for field, off in sheet.OFF.items() if alone[field] != off}
+        assert on == {name}
+    assert set(sheet.OFF) | {"elastic_share"} == set(AUGMENT)  # a new kind has its place on the sheet
+
+
+def test_strongest_draws():
+    rng = np.random.default_rng(0)
+    image, mask = rng.normal(size=(32, 32, 3)).astype(np.float32), np.eye(32, dtype=np.float32)
+    flipped, outline = sheet.strongest(image, mask, AUGMENT, "flip_horizontal")
+    np.testing.assert_allclose(flipped, image[:, ::-1], atol=1e-4)
+    np.testing.assert_allclose(outline, mask[:, ::-1], atol=1e-4)
+    missing, _ = sheet.strongest(image, mask, AUGMENT, "missing_sequence")
+    np.testing.assert_array_equal(missing, image[..., [1, 1, 1]])
+    brighter, _ = sheet.strongest(image, mask, AUGMENT, "brightness")
+    shifts = (brighter - image).mean(axis=(0, 1))
+    np.testing.assert_allclose(brighter - image, np.broadcast_to(shifts, image.shape), atol=1e-4)
+    assert np.abs(shifts).mean() > 0.1
+
+
+def test_titles_have_the_range():
+    assert sheet.title("rotation_degrees", AUGMENT) == "rotation, ±15°"
+    assert sheet.title("crop_scale", AUGMENT) == "random crop, 0.8 to 1.1"
