@@ -1,0 +1,142 @@
+"""A run's inference as one function of raw slices, and that function as StableHLO and as a TensorFlow SavedModel.
+
+    function = inference_function(config, variables, flip_tta=True)
+    exported = to_stablehlo(function)                                    # any number of slices, any side
+    save_tensorflow(exported, folder)
+    outputs = function(inputs(scan, find_geometry(scan.image, size)))    # {"probability": (slice, side, side)}
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.export  # jax itself does not import it
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import tensorflow as tf
+from jax.extend.mlir.dialects import stablehlo
+from tensorflow.compiler.tf2xla.python import xla as tfxla
+
+from lgg_jax import models
+from lgg_jax.data import volume
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+# The version of the format that is written. JAX by itself writes one four weeks old, and the release of TensorFlow that
+# is installed beside it cannot read that.
+STABLEHLO = "1.9.0"
+Function = Callable[[dict], dict]
+_ANSWER = {"segmentation": "mask", "classification": "label"}  # of models that give no dictionary
+
+
+def load(path: str | Path) -> Function:
+    """The function in a model.stablehlo: {input name: array} → {output name: array}."""
+    return jax.export.deserialize(bytearray(Path(path).read_bytes())).call
+
+
+def inputs(scan: volume.Volume, geometry: volume.Geometry) -> dict[str, np.ndarray]:
+    """What the artefact takes of a scan, without clinical values; `volume.find_geometry` gives the square.
+
+    `volume.input_grid(outputs["probability"], geometry)` sets the answer back: (slice, height, width).
+    """
+    brain = volume.inside(volume.foreground(scan.image))
+    values = scan.image[brain] if brain.any() else scan.image.reshape(-1, scan.image.shape[-1])
+    low, middle, high = np.percentile(values, [25, 50, 75], axis=0)
+    spread = np.maximum((high - low) / 1.349, 1e-3 * np.maximum(np.abs(middle), 1e-3))
+    g = geometry
+    rows = np.clip(np.arange(g.top, g.top + g.side), 0, g.height - 1)
+    columns = np.clip(np.arange(g.left, g.left + g.side), 0, g.width - 1)
+    images = scan.image.take(rows, axis=1).take(columns, axis=2)
+    return {"images": np.float32(images), "middle": np.float32(middle), "spread": np.float32(spread)}
+
+
+def inference_function(config: ml_collections.ConfigDict, variables: dict, flip_tta: bool) -> Function:
+    """`inputs` → outputs, in operations that JAX can export: what `inference.case_probability` and a task compute."""
+    model, data = models.create_model(config.model), config.data
+
+    def network(x: jax.Array, clinical: jax.Array) -> dict:
+        logits = model.apply(variables, *([x] if config.task == "segmentation" else [x, clinical]), train=False)
+        return logits if isinstance(logits, dict) else {_ANSWER[config.task]: logits}
+
+    def apply(values: dict) -> dict:
+        images = values["images"]
+        count, side = images.shape[:2]
+        x = jnp.clip((images - values["middle"]) / values["spread"], -5, 5)
+        x = resize(x, data.size)  # in half precision, as cases.Case keeps it, compilers would round to either side
+        places = (jnp.clip(jnp.arange(count) + k, 0, count - 1) for k in range(-data.context, data.context + 1))
+        x = jnp.concatenate([jnp.take(x, place, axis=0) for place in places], axis=-1)
+        clinical = values.get("clinical", jnp.zeros((count, 0)))
+        logits = network(x, clinical)
+        outputs = {"logit": logits["label"]} if "label" in logits else {}
+        if "mask" in logits:
+            probability = jax.nn.sigmoid(logits["mask"])
+            if flip_tta:
+                flipped = jax.nn.sigmoid(network(x[:, :, ::-1], clinical)["mask"])
+                probability = (probability + flipped[:, :, ::-1]) / 2
+            outputs["probability"] = resize(probability[..., None], side)[..., 0]
+        return outputs
+
+    return apply
+
+
+def resize(images: jax.Array, size: int) -> jax.Array:
+    """(n, side, side, channel) → (n, size, size, channel): Pillow's BILINEAR, a triangle filter, in the graph."""
+    weights = _triangle(images.shape[1], size)
+    return jnp.einsum("oh,nhwc,pw->nopc", weights, images, weights, precision=jax.lax.Precision.HIGHEST)
+
+
+def _triangle(before: int, after: int) -> jax.Array:
+    """(after, before) float32, rows of sum 1; `before` or `after` may be a dimension that is not known yet.
+
+    Output pixel o lies at (o + 1/2)·before/after - 1/2 of the input. Distances are counted in 1/(2·after) of a pixel:
+    whole numbers, of which float32 loses nothing.
+    """
+    out, into = jnp.arange(after)[:, None], jnp.arange(before)
+    distance = jnp.abs((2 * out + 1) * before - (2 * into + 1) * after)
+    weights = jnp.maximum(0, 1 - distance / (2 * jnp.maximum(jnp.asarray(before), jnp.asarray(after))))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def to_stablehlo(function: Function, clinical_width: int = 0) -> jax.export.Exported:
+    """The function for any number of slices and any side, on PLATFORMS, in STABLEHLO's version of the format."""
+    count, side = jax.export.symbolic_shape("slice, side")
+    channels = len(volume.CHANNELS)
+    shapes = {"images": (count, side, side, channels), "middle": (channels,), "spread": (channels,)}
+    if clinical_width:
+        shapes["clinical"] = (count, clinical_width)
+    values = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+    exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(values)
+    module = stablehlo.serialize_portable_artifact_str(exported.mlir_module(), STABLEHLO)
+    return dataclasses.replace(exported, mlir_module_serialized=module)
+
+
+def save_tensorflow(exported: jax.export.Exported, folder: Path) -> None:
+    """The same module as a SavedModel, whose function takes the inputs by name and gives a dictionary."""
+
+    def call(**values):
+        # jax.experimental.jax2tf would serialise anew, in a version of StableHLO that TensorFlow does not read.
+        flat = tfxla.call_module(
+            [value for _, value in sorted(values.items())],
+            version=exported.calling_convention_version,
+            module=exported.mlir_module_serialized,
+            Tout=[aval.dtype for aval in exported.out_avals],
+            Sout=[_known(aval) for aval in exported.out_avals],
+            platforms=[name.upper() for name in exported.platforms],
+        )
+        return jax.tree.unflatten(exported.out_tree, flat)
+
+    specs = {name: tf.TensorSpec(_known(aval), aval.dtype, name) for name, aval in named_inputs(exported).items()}
+    concrete = tf.function(call, autograph=False).get_concrete_function(**specs)
+    tf.saved_model.save(tf.Module(), str(folder), signatures=concrete)
+
+
+def named_inputs(exported: jax.export.Exported) -> dict:
+    """The inputs by name: a dictionary's leaves are in the order of its sorted keys."""
+    (values,), _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+    return values
+
+
+def _known(aval) -> tuple:
+    """The shape as TensorFlow has it, None where it is symbolic."""
+    return tuple(size if isinstance(size, int) else None for size in aval.shape)
