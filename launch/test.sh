@@ -5,4 +5,4 @@ cd "$(dirname "$0")/.."
 source launch/environment.sh
 make_environment test
 .venv/bin/ruff check .
-.venv/bin/python -m pytest "$@"
+.venv/bin/python -m pytest -n 2 "$@"

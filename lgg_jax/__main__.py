@@ -15,11 +15,16 @@ from lgg_jax.errors import UserError, disk_full
 
 VERBS = {
     "check": ("lgg_jax.data.integrity", "is this data set whole? what is odd in it?"),
+    "explore": ("lgg_jax.explore", "describe the data: figures and a page"),
     "synthesize": ("lgg_jax.data.synthetic", "write phantom data in the kaggle_3m layout"),
     "train": ("lgg_jax.train", "train, or go on with a training"),
+    "convert": ("lgg_jax.convert", "ImageNet weights of a ResNet50, from Keras, torchvision or TF.js, to one file"),
     "evaluate": ("lgg_jax.evaluate", "score a restored checkpoint: metrics.json, cases.csv, figures"),
+    "predict": ("lgg_jax.predict", "outline and grade new scans: TIFF, NIfTI or DICOM"),
+    "report": ("lgg_jax.report", "one page on one or more trainings"),
+    "export": ("lgg_jax.export", "the model with its preprocessing, for JAX and TensorFlow without this package"),
 }
-NEED_TENSORFLOW = ("train", "evaluate")
+NEED_TENSORFLOW = ("explore", "train", "evaluate", "predict", "export")
 
 
 def usage() -> str:
@@ -70,7 +75,8 @@ def parse(module, argv: list[str]) -> flags.FlagValues | None:
     module.define_flags(values)
     own = [name for name in values if name not in known]
     if {"-h", "--help"} & set(argv[2:]):
-        listing = "\n".join(f"  --{name}: {values[name].help} (default: {values[name].value!r})" for name in own)
+        helps = {name: " ".join(values[name].help.split()) for name in own}
+        listing = "\n".join(f"  --{name}: {helps[name]} (default: {values[name].value!r})" for name in own)
         print(f"{module.__doc__.strip()}\n\nflags:\n{listing}")
         return None
     try:

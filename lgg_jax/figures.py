@@ -2,11 +2,13 @@
 
     slices = [key_slice(patient, volume_dice, image, truth, prediction) for …]    # one slice a patient is kept
     overlay_grid(slices, "overlays.png")                                          # best, median and worst
+    case_layers(slices, "cases")                                                  # the same, picture and outlines apart
     dice_distribution(cases, "dice.png")                                          # the rows of cases.csv
     overlay_image(image, truth, prediction)                                       # an array, for TensorBoard
 """
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,10 +16,12 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from PIL import Image
 
 from lgg_jax.data.volume import FLAIR
 from lgg_jax.statistics import summary
 from lgg_jax.surface import surface
+from lgg_jax.workdir import write_json
 
 # From the palette of Okabe and Ito, told apart by every common form of colour vision, and not found in a grey image.
 COLOURS = {"truth": "#56B4E9", "prediction": "#D55E00", "both": "#F0E442"}
@@ -54,7 +58,7 @@ def overlay_grid(slices: list[KeySlice], path) -> None:
     Raises:
       ValueError: no patient has a volume Dice.
     """
-    rows = _best_median_worst([case for case in slices if not np.isnan(case.volume_dice)])
+    rows = _best_median_worst(slices)
     both = ("truth", "prediction")
     columns = {"FLAIR": (), "truth": both[:1], "prediction": both[1:], "both, enlarged": both}
     figure = Figure(figsize=(11, 3 * len(rows) + 0.4), layout="constrained")
@@ -67,6 +71,28 @@ def overlay_grid(slices: list[KeySlice], path) -> None:
     handles = [Line2D([], [], color=COLOURS[name], label=name) for name in both]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=110)
+
+
+def case_layers(slices: list[KeySlice], folder: Path) -> None:
+    """The cases of `overlay_grid` as layers, into a folder that is made.
+
+    A case is `<name>.png`, FLAIR, with its outlines in `<name>_truth.png` and `<name>_prediction.png`, transparent and
+    four times as fine; cases.json lists them, best first: name, rank, patient, slice (from 1) and volume_dice.
+
+    Raises:
+      ValueError: no patient has a volume Dice.
+    """
+    ranked = _best_median_worst(slices)
+    folder.mkdir(exist_ok=True)
+    rows = []
+    for rank, case in ranked.items():
+        name = rank.replace(" ", "_")  # a patient's name may hold what a file's may not
+        Image.fromarray(_grey(case.flair)).save(folder / f"{name}.png")
+        for mask in ("truth", "prediction"):
+            _outline_layer(case, mask, folder / f"{name}_{mask}.png")
+        rows.append({"name": name, "rank": rank, "patient": case.patient, "slice": case.number,
+                     "volume_dice": case.volume_dice})  # fmt: skip
+    write_json(folder / "cases.json", {"cases": rows})
 
 
 def dice_distribution(cases: pd.DataFrame, path) -> None:
@@ -107,19 +133,17 @@ def overlay_image(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) 
     Returns:
       (height, width, 3) uint8.
     """
-    low, high = _window(image[..., FLAIR])
-    grey = np.clip((image[..., FLAIR] - low) / (high - low), 0, 1) * 255
-    picture = np.repeat(grey[..., None], 3, axis=-1).astype(np.uint8)
+    picture = np.repeat(_grey(image[..., FLAIR])[..., None], 3, axis=-1)
     first, second = surface(truth), surface(prediction)
     for name, outline in (("truth", first), ("prediction", second), ("both", first & second)):
         picture[outline] = np.round(np.multiply(to_rgb(COLOURS[name]), 255))
     return picture
 
 
-def _best_median_worst(cases: list[KeySlice]) -> dict[str, KeySlice]:
-    if not cases:
+def _best_median_worst(slices: list[KeySlice]) -> dict[str, KeySlice]:
+    ranked = sorted((case for case in slices if not np.isnan(case.volume_dice)), key=lambda case: -case.volume_dice)
+    if not ranked:
         raise ValueError("no patient has a volume Dice")
-    ranked = sorted(cases, key=lambda case: -case.volume_dice)
     names: dict[int, list[str]] = {}
     for name, index in (("best", 0), ("median", (len(ranked) - 1) // 2), ("worst", len(ranked) - 1)):
         names.setdefault(index, []).append(name)
@@ -131,13 +155,27 @@ def _draw(axes: Axes, case: KeySlice, masks: tuple[str, ...]) -> None:
     axes.imshow(case.flair, cmap="gray", vmin=low, vmax=high)
     axes.set_axis_off()
     for name in masks:
-        mask = getattr(case, name)
-        if mask.any():  # older matplotlib warns of an outline that it can't find
-            # A ring of zeros closes the outline of a mask that reaches the border.
-            grid = [np.arange(-1, length + 1) for length in mask.shape]
-            width = 2.2 if name == "truth" else 1.1  # the truth shows on both sides of a prediction that hits it
-            padded = np.pad(mask, 1).astype(float)
-            axes.contour(grid[1], grid[0], padded, levels=[0.5], colors=COLOURS[name], linewidths=width)
+        _outline(axes, case, name)
+
+
+def _outline(axes: Axes, case: KeySlice, name: str) -> None:
+    mask = getattr(case, name)
+    if mask.any():  # older matplotlib warns of an outline that it can't find
+        # A ring of zeros closes the outline of a mask that reaches the border.
+        grid = [np.arange(-1, length + 1) for length in mask.shape]
+        width = 2.2 if name == "truth" else 1.1  # the truth shows on both sides of a prediction that hits it
+        padded = np.pad(mask, 1).astype(float)
+        axes.contour(grid[1], grid[0], padded, levels=[0.5], colors=COLOURS[name], linewidths=width)
+
+
+def _outline_layer(case: KeySlice, name: str, path) -> None:
+    height, width = case.flair.shape
+    figure = Figure(figsize=(width / 64, height / 64))
+    axes = figure.add_axes((0, 0, 1, 1))
+    _outline(axes, case, name)
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    axes.set_axis_off()
+    figure.savefig(path, dpi=256, transparent=True)
 
 
 def _enlarge(axes: Axes, mask: np.ndarray) -> None:
@@ -147,6 +185,12 @@ def _enlarge(axes: Axes, mask: np.ndarray) -> None:
     middle = (places.min(axis=0) + places.max(axis=0)) / 2
     top, left = np.clip(middle - side / 2, 0, np.array(mask.shape) - side) - 0.5  # imshow's pixels start at -0.5
     axes.set(xlim=(left, left + side), ylim=(top + side, top))
+
+
+def _grey(plane: np.ndarray) -> np.ndarray:
+    """(height, width) of any intensities → uint8."""
+    low, high = _window(plane)
+    return (np.clip((plane - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
 def _window(plane: np.ndarray) -> tuple[float, float]:

@@ -1,11 +1,13 @@
 """Figures: the right slices and cases, outlines where the masks are, and files that open as pictures."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from lgg_jax.figures import dice_distribution, key_slice, overlay_grid, overlay_image
+from lgg_jax.figures import case_layers, dice_distribution, key_slice, overlay_grid, overlay_image
 
 TRUTH, PREDICTION, BOTH = (86, 180, 233), (213, 94, 0), (240, 228, 66)
 IMAGE = np.random.default_rng(0).integers(0, 200, (5, 32, 40, 3), dtype=np.uint8)
@@ -98,6 +100,29 @@ def test_overlay_grid_of_few_cases_repeats_none(tmp_path, count):
 def test_overlay_grid_without_a_score(tmp_path):
     with pytest.raises(ValueError, match="no patient"):
         overlay_grid([case(np.nan)], tmp_path / "grid.png")
+
+
+def test_case_layers(tmp_path):
+    """FLAIR as it is, and over it outlines four times as fine, where the masks are and transparent elsewhere."""
+    case_layers([case(value) for value in (0.3, 0.9, np.nan, 0.6)], tmp_path / "cases")
+    rows = json.loads((tmp_path / "cases" / "cases.json").read_text())["cases"]
+    assert [(row["name"], row["patient"], row["slice"]) for row in rows] == [
+        ("best", "patient 0.9", 2), ("median", "patient 0.6", 2), ("worst", "patient 0.3", 2)]  # fmt: skip
+    assert pixels(tmp_path / "cases" / "best.png").shape[:2] == (32, 40)
+    for name, colour, size in (("truth", TRUTH, 8), ("prediction", PREDICTION, 6)):
+        path = tmp_path / "cases" / f"median_{name}.png"
+        with Image.open(path) as picture:
+            layer = np.asarray(picture)
+        assert layer.shape == (128, 160, 4) and has_colour(path, colour)
+        rows, columns = np.nonzero(layer[..., 3] > 128)
+        for drawn in (rows, columns):
+            np.testing.assert_allclose([drawn.min(), drawn.max()], [40, 4 * (10 + size)], atol=6)
+        assert not layer[48:56, 48:56, 3].any()
+
+
+def test_case_layers_of_one_case(tmp_path):
+    case_layers([case(0.5)], tmp_path / "cases")
+    assert (tmp_path / "cases" / "best_and_median_and_worst_truth.png").exists()
 
 
 @pytest.mark.parametrize("truth, prediction", [(mask(), mask(0, 3)), (mask(32), ~mask()), (~mask(), mask())],

@@ -28,6 +28,15 @@ def test_means_over_steps_weigh_by_count(tmp_path, capsys):
     assert "step 3/10  train: grad_norm 1.3333  loss 0.5000" in capsys.readouterr().out
 
 
+def test_a_mean_over_nothing_is_not_written(tmp_path):
+    """Such as the accuracy of steps in which no label was known: it is no divergence."""
+    with Logger(tmp_path, 0, 10) as logger:
+        logger.add({"loss": (1.0, 2.0), "accuracy": (0.0, 0.0)})
+        assert logger.flush(1) == {"loss": 0.5}
+        logger.add({"loss": (1.0, 2.0), "accuracy": (float("nan"), 1.0)})
+        assert np.isnan(logger.flush(2)["accuracy"])
+
+
 def test_tensorboard_has_numbers_and_pictures(tmp_path):
     picture = np.zeros((1, 4, 6, 3), np.uint8)
     with Logger(tmp_path, 0, 10) as logger:

@@ -171,8 +171,12 @@ def test_help_lists_the_flags_of_a_verb(lgg, verb):
     ended = lgg(verb, "--help")
     assert ended.code == 0
     assert f"python -m lgg_jax {verb}" in ended.out
-    expected = {"check": "data_dir", "synthesize": "output patients seed", "train": "config workdir distributed",
-                "evaluate": "workdir split data_dir name step"}[verb]  # fmt: skip
+    expected = {
+        "check": "data_dir", "explore": "data_dir output", "synthesize": "output patients seed",
+        "convert": "source output sha256 include_top", "train": "config workdir distributed",
+        "evaluate": "workdir split data_dir name step", "report": "workdir output", "export": "workdir output",
+        "predict": "workdir input output grade_workdir clinical probability max_gigabytes",
+    }[verb]  # fmt: skip
     flags = re.findall(r"^  --(\w+): .+ \(default: .*\)$", ended.out, re.MULTILINE)
     assert sorted(flags) == sorted(expected.split())
 
