@@ -2,7 +2,8 @@
 
     python -m lgg_jax train --config=configs/unet_cpu.py --workdir=W --config.data.dir=DIR
 
-1160 steps, 17 minutes on two cores: volume Dice 0.728 (median 0.877) on the nine validation patients of seed 0.
+2867 steps on two cores: volume Dice 0.785 (median 0.896) on the nine validation patients of seed 0, best step,
+threshold and clean-up chosen on them. Most patients are above 0.9; the mean is decided by the few that are missed.
 """
 
 from ml_collections import ConfigDict
