@@ -24,5 +24,5 @@ make_environment() {  # make_environment EXTRA...: .venv with the project, edita
   fi
   echo "Python: $(.venv/bin/python --version) in $PWD/.venv"
   # pip does nothing, in a second or two, where all is installed already.
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$(IFS=,; echo "$*")]"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${*:+[$(IFS=,; echo "$*")]}"
 }

@@ -14,6 +14,7 @@ from functools import partial
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from lgg_jax.errors import UserError
 
@@ -55,6 +56,16 @@ def map_step(step: Callable) -> Callable:
     """
     donated = (0,) if jax.process_count() == 1 else ()
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=donated)
+
+
+def replicated(state):
+    """The state placed as `map_step` gives it back: the step would else be compiled once for the first and once again.
+
+    As it is across hosts, where pmap spreads it.
+    """
+    if jax.process_count() > 1:
+        return state
+    return jax.device_put(state, NamedSharding(Mesh(np.array(jax.devices()), (AXIS,)), PartitionSpec()))
 
 
 def map_local(function: Callable) -> Callable:

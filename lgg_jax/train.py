@@ -95,16 +95,10 @@ def make_train_step(
 def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     """Trains to the end or to SIGTERM, from where `workdir` stands; then chooses the post-processing on validation."""
     started = time.monotonic()
-    parallel.check_batch(config.train.batch_size, config.optimizer.accumulation)
     task, workdir = tasks.get(config.task), Path(workdir).absolute()
-    config = models.resolve(config)
-    task.check(config)
-    check_intervals(config.train)
-    workdir_lib.check(workdir, config)
+    config = checked(config, task, workdir)
     resumed = workdir_lib.started(workdir)
-    splits = dataset.checked(splits_lib.read_splits(workdir / "splits.json"), config) if resumed else (
-        dataset.resolve_splits(config)
-    )
+    splits = dataset.read_splits(workdir / "splits.json", config) if resumed else dataset.resolve_splits(config)
     preparation = task.preparation(config, workdir, splits)
     slices, cases = load_data(config, splits, preparation.prepare)
     model = models.create_model(config.model, parallel.AXIS, config.optimizer.frozen)
@@ -116,7 +110,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     def start(num_steps: int) -> tuple[Callable, TrainState]:
         optimizer = state_lib.create_optimizer(config.optimizer, num_steps)
         state = state_lib.create_state(config.optimizer, optimizer, variables)
-        return parallel.map_step(make_train_step(config, model, optimizer)), state
+        return parallel.map_step(make_train_step(config, model, optimizer)), parallel.replicated(state)
 
     def validate(state: TrainState) -> tuple[float, dict]:
         return task.validate(predict, parallel.to_local(state.variables()), cases)
@@ -157,6 +151,16 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
                     logger.note(f"stopped by SIGTERM at step {step}, which is saved; the same command goes on from it")
                     return
     finish(config, workdir, task, predict, cases)
+
+
+def checked(config: ml_collections.ConfigDict, task, workdir: Path) -> ml_collections.ConfigDict:
+    """The resolved config; UserError, before anything is loaded, where this run cannot be."""
+    parallel.check_batch(config.train.batch_size, config.optimizer.accumulation)
+    config = models.resolve(config)
+    task.check(config)
+    check_intervals(config.train)
+    workdir_lib.check(workdir, config)
+    return config
 
 
 def check_intervals(config: ml_collections.ConfigDict) -> None:

@@ -127,6 +127,22 @@ def test_accumulation_is_the_whole_batch(one):
         np.testing.assert_allclose(parts, whole, rtol=1e-6, atol=1e-6 * np.abs(whole).max(), err_msg=name)
 
 
+def test_a_step_is_compiled_once(monkeypatch):
+    """Not for a state that is new, and again for one that a step gave back."""
+    traced = []
+
+    def count(state, batch):
+        traced.append(state)
+        return state + parallel.all_sum(batch.sum()), {}
+
+    step, state = parallel.map_step(count), parallel.replicated(jnp.zeros(()))
+    for _ in range(3):
+        state, _ = step(state, parallel.shard(np.ones(8, np.float32)))
+    assert state == 24 and len(traced) == 1
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    assert parallel.replicated(traced) is traced
+
+
 @pytest.mark.parametrize("devices, batch_size, accumulation", [(8, 12, 1), (1, 16, 3), (4, 16, 8)])
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, devices, batch_size, accumulation):
     monkeypatch.setattr(jax, "device_count", lambda: devices)

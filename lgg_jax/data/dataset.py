@@ -70,9 +70,9 @@ def _resolve(config: ml_collections.ConfigDict) -> dict:
     everyone = list_patients(config.data)
     if config.init_from:
         # A fine-tuning phase keeps the split: else patients it was trained on before would come to be tested.
-        return checked(splits_lib.read_splits(Path(config.init_from) / "splits.json"), config)
+        return read_splits(Path(config.init_from) / "splits.json", config)
     if config.data.splits:
-        return checked(splits_lib.read_splits(config.data.splits), config)
+        return read_splits(config.data.splits, config)
     if config.data.validation_patients:
         return splits_lib.splits_by_validation(everyone, config.data.validation_patients)
     fractions = config.data.test_fraction, config.data.validation_fraction
@@ -83,7 +83,7 @@ def _resolve(config: ml_collections.ConfigDict) -> dict:
     if config.data.split_by != "patient":
         raise UserError(f"config.data.split_by={config.data.split_by!r} is not known", "use 'patient' or 'slice'")
     if config.data.segmentation_workdir and not config.data.folds:
-        return checked(splits_lib.read_splits(Path(config.data.segmentation_workdir) / "splits.json"), config)
+        return read_splits(Path(config.data.segmentation_workdir) / "splits.json", config)
     return splits_lib.make_splits(everyone, config.seed, *fractions, config.data.folds, config.data.fold)
 
 
@@ -98,8 +98,9 @@ def _check_unseen(splits: dict, segmentation_workdir: str) -> None:
         )
 
 
-def checked(splits: dict, config: ml_collections.ConfigDict) -> dict:
-    """The splits, if all their patients are in the data."""
+def read_splits(path: str | Path, config: ml_collections.ConfigDict) -> dict:
+    """The splits in a file, if all their patients are in the data."""
+    splits = splits_lib.read_splits(path)
     splits_lib.validate_splits(splits, list_patients(config.data)["patient"])
     return splits
 
