@@ -3,6 +3,8 @@
     python -m lgg_jax train --config=configs/grade_resnet50.py --workdir=W0 --config.data.dir=DIR \
         --config.model.pretrained=resnet50.safetensors --config.data.folds=5 --config.data.fold=0
     python -m lgg_jax evaluate --workdir=W0 --workdir=W1 --workdir=W2 --workdir=W3 --workdir=W4    # out of fold
+
+AUC per patient 0.617 [0.493, 0.727] out of fold on 87 patients; age and tumour volume alone 0.544 [0.421, 0.662].
 """
 
 from ml_collections import ConfigDict
