@@ -17,7 +17,16 @@ from configs import default
 from lgg_jax import explore_page
 from lgg_jax.data import dataset
 from lgg_jax.data.clinical import FIELDS, institution
-from lgg_jax.data.volume import CHANNELS, FLAIR, Geometry, Volume, find_geometry, foreground, network_masks
+from lgg_jax.data.volume import (
+    CHANNELS,
+    FLAIR,
+    Geometry,
+    Volume,
+    find_geometry,
+    foreground,
+    missing_sequences,
+    network_masks,
+)
 from lgg_jax.errors import UserError
 
 GRID = 128  # pixels along each side of the maps, over the square around the head
@@ -119,12 +128,6 @@ def measure(volume: Volume, head: np.ndarray, square: Geometry) -> dict:
         "depth": depth / slices,
         "missing": missing_sequences(volume.image),
     }
-
-
-def missing_sequences(image: np.ndarray) -> tuple[str, ...]:
-    """Names of the sequences that hold FLAIR's pixels throughout: that is how the data set fills what it lacks."""
-    flair = image[..., FLAIR]
-    return tuple(name for c, name in enumerate(CHANNELS) if c != FLAIR and np.array_equal(image[..., c], flair))
 
 
 def sequence_intensities(volume: Volume, head: np.ndarray, missing: tuple[str, ...]) -> list[dict]:

@@ -7,7 +7,7 @@
 import numpy as np
 import pandas as pd
 
-from lgg_jax.data.volume import FLAIR
+from lgg_jax.data import volume
 from lgg_jax.metrics import confusion, dice, iou, precision, sensitivity, slice_dice
 from lgg_jax.statistics import pooled, summary
 from lgg_jax.surface import hd95
@@ -46,10 +46,8 @@ def score_case(prediction: np.ndarray, truth: np.ndarray, image: np.ndarray) -> 
 
 
 def missing_sequences(image: np.ndarray) -> str:
-    """Which channels of a whole volume are FLAIR again, pixel by pixel: "none", "pre", "post" or "pre+post"."""
-    missing = [name for name, channel in (("pre", 0), ("post", 2))
-               if np.array_equal(image[..., channel], image[..., FLAIR])]
-    return "+".join(missing) or "none"
+    """`volume.missing_sequences` as one word of a table: "none", "pre", "post" or "pre+post"."""
+    return "+".join(name.removesuffix("-contrast") for name in volume.missing_sequences(image)) or "none"
 
 
 def summarise(cases: pd.DataFrame) -> dict:

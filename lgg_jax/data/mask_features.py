@@ -34,8 +34,16 @@ import numpy as np
 from skimage import measure
 
 from lgg_jax.data.region import near
-from lgg_jax.data.volume import Geometry, Volume, find_geometry, foreground, inside, normalise
-from lgg_jax.scoring import missing_sequences
+from lgg_jax.data.volume import (
+    CHANNELS,
+    Geometry,
+    Volume,
+    find_geometry,
+    foreground,
+    inside,
+    missing_sequences,
+    normalise,
+)
 
 SHAPE = ("volume_share", "slice_share", "area_share", "elongation", "solidity", "irregularity")
 PLACE = ("lateral", "side", "crossing", "posterior", "height")
@@ -103,9 +111,9 @@ def _intensity(image: np.ndarray, mask: np.ndarray, head: np.ndarray, square: Ge
     pre, flair, post = (normalise(values[:, channel], brain) for channel in range(3))
     features = dict.fromkeys(INTENSITY) | _of_flair(flair[tumour], flair[rim])
     missing = missing_sequences(image)
-    if missing in ("none", "pre"):
+    if CHANNELS[2] not in missing:
         features |= _of_post(post[tumour], post[rim])
-    if missing == "none":
+    if not missing:
         features |= _of_enhancement(post[tumour] - pre[tumour], post[rim] - pre[rim])
     return features
 

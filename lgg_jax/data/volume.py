@@ -109,6 +109,12 @@ def inside(head: np.ndarray) -> np.ndarray:
     return deep if deep.any() else head
 
 
+def missing_sequences(image: np.ndarray) -> tuple[str, ...]:
+    """Names of the channels that hold FLAIR's pixels throughout: that is how the data set fills what it lacks."""
+    flair = image[..., FLAIR]
+    return tuple(name for c, name in enumerate(CHANNELS) if c != FLAIR and np.array_equal(image[..., c], flair))
+
+
 def normalise(sequence: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """One channel of a whole volume, float32: median 0 and unit spread over the brain, within ±5.
 
