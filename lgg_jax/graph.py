@@ -41,9 +41,8 @@ def inputs(scan: volume.Volume, geometry: volume.Geometry) -> dict[str, np.ndarr
     `volume.input_grid(outputs["probability"], geometry)` sets the answer back: (slice, height, width).
     """
     brain = volume.inside(volume.foreground(scan.image))
-    values = scan.image[brain] if brain.any() else scan.image.reshape(-1, scan.image.shape[-1])
-    low, middle, high = np.percentile(values, [25, 50, 75], axis=0)
-    spread = np.maximum((high - low) / 1.349, 1e-3 * np.maximum(np.abs(middle), 1e-3))
+    statistics = [volume.centre_and_spread(channel, brain) for channel in np.moveaxis(scan.image, -1, 0)]
+    middle, spread = np.transpose(statistics)
     g = geometry
     rows = np.clip(np.arange(g.top, g.top + g.side), 0, g.height - 1)
     columns = np.clip(np.arange(g.left, g.left + g.side), 0, g.width - 1)

@@ -115,6 +115,13 @@ def missing_sequences(image: np.ndarray) -> tuple[str, ...]:
     return tuple(name for c, name in enumerate(CHANNELS) if c != FLAIR and np.array_equal(image[..., c], flair))
 
 
+def centre_and_spread(sequence: np.ndarray, brain: np.ndarray) -> tuple[np.float32, np.float32]:
+    """Median over the brain, and the deviation of the normal distribution that has its quartiles; never 0."""
+    values = sequence[brain] if brain.any() else sequence.ravel()
+    low, middle, high = np.percentile(values, [25, 50, 75])
+    return np.float32(middle), np.float32(max((high - low) / 1.349, 1e-3 * max(abs(middle), 1e-3)))
+
+
 def normalise(sequence: np.ndarray, brain: np.ndarray) -> np.ndarray:
     """One channel of a whole volume, float32: median 0 and unit spread over the brain, within ±5.
 
@@ -127,10 +134,8 @@ def normalise(sequence: np.ndarray, brain: np.ndarray) -> np.ndarray:
     itself would otherwise decide how much contrast the brain is left with. A slice is never normalised alone (the
     brightness of a tumour is relative to the whole brain, and empty slices at the top would be blown up).
     """
-    values = sequence[brain] if brain.any() else sequence.ravel()
-    low, middle, high = np.percentile(values, [25, 50, 75])
-    spread = max((high - low) / 1.349, 1e-3 * max(abs(middle), 1e-3))
-    return np.clip((sequence - np.float32(middle)) / np.float32(spread), -_LIMIT, _LIMIT)
+    middle, spread = centre_and_spread(sequence, brain)
+    return np.clip((sequence - middle) / spread, -_LIMIT, _LIMIT)
 
 
 def network_images(image: np.ndarray, geometry: Geometry) -> np.ndarray:
