@@ -1,4 +1,4 @@
-"""Does a slice show tumour? An ImageNet-pretrained ResNet50, fine-tuned; 18 minutes on two CPU cores.
+"""Does a slice show tumour? An ImageNet-pretrained ResNet50, fine-tuned for 18 minutes. Not yet run on the real data.
 
     python -m lgg_jax convert --source=WEIGHTS --output=resnet50.safetensors
     python -m lgg_jax train --config=configs/presence_resnet50.py --workdir=W --config.data.dir=DIR \
