@@ -1,6 +1,8 @@
 """Every field there is, with its meaning; the other configs override a few.
 
     python -m lgg_jax train --config=configs/default.py --workdir=W --config.data.dir=DIR --config.train.epochs=50
+
+A field that is added here is given the value that means "as before": runs that are older than it are read so.
 """
 
 from ml_collections import ConfigDict
@@ -16,6 +18,7 @@ def get_config() -> ConfigDict:
     config.data = ConfigDict()
     config.data.dir = ""  # the folder that holds the patient folders
     config.data.cache_dir = ""  # where the TFDS data set goes; "" is $LGG_JAX_CACHE or ~/.cache/lgg_jax
+    config.data.channels = ("t1", "flair", "t1ce")  # sequences the network sees, in this order; BraTS has "t2" as well
     config.data.size = 256  # pixels along each side of the network's grid; a multiple of 2^(levels - 1)
     config.data.crop = True  # to the square around the head of the whole volume; False: the whole image
     config.data.context = 0  # slices before and after that the network sees beside each one, as more channels
@@ -44,10 +47,11 @@ def get_config() -> ConfigDict:
     config.augment.contrast = 0.2  # factor up to 1 ± this
     config.augment.elastic = 0.3  # probability
     config.augment.elastic_share = 0.02  # standard deviation of the displacement, as a share of the side
+    config.augment.carve_mix = 0.0  # probability that another slice's tumour is pasted in (task segmentation)
     config.augment.missing_sequence = 0.1  # probability that FLAIR stands in for one or both others
 
     config.model = ConfigDict()
-    config.model.name = "unet"  # "unet_resnet50", or "classifier" (a ResNet50)
+    config.model.name = "unet"  # "unet_resnet50"; "classifier" (a ResNet50); "linear" (of data.tabular alone)
     config.model.features = 32
     config.model.levels = 5
     config.model.norm = "batch"  # or "group"

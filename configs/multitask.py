@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
     config = unet_resnet50.get_config()
     config.task = "joint"
     config.data.target = "grade"
+    config.augment.carve_mix = 0.0
     config.model.grade_head = True
     config.model.hidden = (64,)
     config.model.dropout = 0.2

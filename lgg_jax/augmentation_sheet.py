@@ -72,12 +72,12 @@ def _geometric(part: SubFigure, image: np.ndarray, mask: np.ndarray, config, win
 def _intensity(part: SubFigure, image: np.ndarray, mask: np.ndarray, config, windows) -> None:
     kinds = {"original": image}
     kinds |= {title(name, config): strongest(image, mask, config, name)[0] for name in INTENSITY}
-    grid = part.subplots(len(kinds), len(CHANNELS))
+    grid = part.subplots(len(kinds), image.shape[-1])
     for row, (label, changed) in zip(grid, kinds.items(), strict=True):
         row[0].text(-0.03, 0.5, label, rotation=90, ha="right", va="center", transform=row[0].transAxes)
         for channel, axes in enumerate(row):
             outlined(axes, changed[..., channel], np.zeros_like(mask), windows[channel])
-    for axes, sequence in zip(grid[0], CHANNELS, strict=True):
+    for axes, sequence in zip(grid[0], CHANNELS[:3], strict=True):
         axes.set_title(sequence, fontsize=10)
 
 

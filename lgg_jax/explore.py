@@ -134,7 +134,7 @@ def sequence_intensities(volume: Volume, head: np.ndarray, missing: tuple[str, .
     """Quartiles of the head's intensities as stored, for each sequence that is not a copy of FLAIR."""
     about = {"patient": volume.patient, "institution": institution(volume.patient)}
     rows = []
-    for channel, name in enumerate(CHANNELS):
+    for channel, name in enumerate(CHANNELS[: volume.image.shape[-1]]):
         if name not in missing and head.any():
             low, median, high = np.percentile(volume.image[..., channel][head], [25, 50, 75])
             rows.append(about | {"sequence": name, "low": low, "median": median, "high": high})

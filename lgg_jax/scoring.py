@@ -46,7 +46,7 @@ def score_case(prediction: np.ndarray, truth: np.ndarray, image: np.ndarray) -> 
 
 
 def missing_sequences(image: np.ndarray) -> str:
-    """`volume.missing_sequences` as one word of a table: "none", "pre", "post" or "pre+post"."""
+    """`volume.missing_sequences` as one word of a table: "none", "pre", "pre+post", "T2", …"""
     return "+".join(name.removesuffix("-contrast") for name in volume.missing_sequences(image)) or "none"
 
 

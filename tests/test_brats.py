@@ -13,7 +13,9 @@ import pytest
 from conftest import smoke_words
 from nibabel import orientations
 
-from lgg_jax.data import brats, dataset, integrity
+from configs import default
+from lgg_jax.checkpoints import restore_variables
+from lgg_jax.data import brats, dataset, integrity, prepare
 from lgg_jax.errors import UserError
 
 SHAPE = (28, 32, 6)  # x, y, z
@@ -74,7 +76,8 @@ def test_a_volume_lies_as_kaggle_3m_does(data, tmp_path):
     arrays = scan(0)
     assert volume.patient == FIRST and volume.image.dtype == np.int16
     assert list(volume.slice_index) == [1, 2, 3, 4, 5, 6]
-    for channel, name in enumerate(("t1", "flair", "t1ce")):
+    assert volume.image.shape == (6, 32, 28, 4)
+    for channel, name in enumerate(("t1", "flair", "t1ce", "t2")):
         np.testing.assert_array_equal(volume.image[..., channel], arrays[name].transpose(2, 1, 0))
     np.testing.assert_array_equal(volume.mask, arrays["seg"].transpose(2, 1, 0) > 0)
     place = np.argwhere(volume.mask).mean(axis=0) / volume.mask.shape
@@ -121,7 +124,8 @@ def test_the_names_of_2023_and_two_time_points(tmp_path, caplog):
     for name in ("BraTS-GLI-00005-100", "BraTS-GLI-00005-101"):
         write(tmp_path / "data" / name, arrays, pattern="{patient}-{name}.nii.gz")
     first, _ = brats.load_volumes(tmp_path / "data", tmp_path / "cache")
-    np.testing.assert_array_equal(first.image[..., 0], arrays["t1n"].transpose(2, 1, 0))
+    for channel, name in ((0, "t1n"), (3, "t2w")):
+        np.testing.assert_array_equal(first.image[..., channel], arrays[name].transpose(2, 1, 0))
     assert "BraTS-GLI-00005-100 and BraTS-GLI-00005-101 are scans of one patient" in caplog.text
 
 
@@ -131,6 +135,30 @@ def test_flair_stands_in_with_a_warning(data, tmp_path, caplog):
     assert f"no t1ce of 1 patients ({SECOND}): FLAIR stands in for it" in caplog.text
     np.testing.assert_array_equal(second.image[..., 2], second.image[..., 1])
     assert (first.image[..., 2] != first.image[..., 1]).any()
+
+
+def test_t2_is_there_for_all_patients_or_for_none(data, tmp_path, caplog):
+    before = prepare.fingerprint(brats.Brats, data)
+    file(data, "t2").unlink()
+    assert prepare.fingerprint(brats.Brats, data) != before
+    first, second = brats.load_volumes(data, tmp_path / "cache")
+    np.testing.assert_array_equal(first.image[..., 3], first.image[..., 1])
+    assert (second.image[..., 3] != second.image[..., 1]).any()
+    assert f"no t2 of 1 patients ({FIRST}): FLAIR stands in for it" in caplog.text
+    assert any(f"{FIRST}: FLAIR stands in for T2;" in line for line in check(data))
+    (data / SECOND / f"{SECOND}_t2.nii.gz").unlink()
+    caplog.clear()
+    volumes = list(brats.load_volumes(data, tmp_path / "cache"))
+    assert {volume.image.shape[-1] for volume in volumes} == {3} and "t2" not in caplog.text
+    assert not any("T2" in line for line in check(data))
+
+
+def test_a_run_that_asks_for_t2_says_once_that_there_is_none(tiny, caplog):
+    config = default.get_config().data
+    config.dir, config.channels = str(tiny), ("flair", "t2")
+    assert len(list(dataset.load_volumes(config))) == len(list(dataset.load_volumes(config))) == 2
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line == f"{tiny}: no t2, which config.data.channels names: FLAIR stands in for it"
 
 
 def test_without_a_mask(data, tmp_path):
@@ -233,14 +261,28 @@ def test_check(data):
         assert pd.Series(lines).str.match(expected).sum() == 1, expected
 
 
-def test_train_and_evaluate(tmp_path, lgg):
+def test_train_and_evaluate(tmp_path, lgg, small_phantoms):
+    """With FLAIR and T2; then predict finds the same, and the other data set, without T2, is scored as well."""
     for seed in range(8):
         write(tmp_path / "data" / ("HGG" if seed % 2 else "LGG") / f"BraTS19_X_{seed}_1", scan(seed))
-    words = smoke_words(tmp_path / "data", tmp_path / "run", train__num_steps=10)
+    words = smoke_words(tmp_path / "data", tmp_path / "run", train__num_steps=10, data__channels=("flair", "t2"))
     for command in (words, ["evaluate", f"--workdir={tmp_path}/run"]):
         done = lgg(*command)
         assert done.code == 0, done.err
+    kernel = restore_variables(tmp_path / "run")[0]["params"]["encoder0"]["conv0"]["kernel"]
+    assert kernel.shape[2] == 2
     metrics = json.loads((tmp_path / "run/eval/test/metrics.json").read_text())
     cases = pd.read_csv(tmp_path / "run/eval/test/cases.csv")
     assert metrics["volume_dice"]["n"] == len(cases) == 2
     assert set(cases["grade"]) <= {2, 4} and (cases["tumour_pixels"] > 0).all() and (cases["slices"] == 6).all()
+    done = lgg("evaluate", f"--workdir={tmp_path}/run", f"--data_dir={small_phantoms}", "--split=all", "--name=other")
+    assert done.code == 0 and len(pd.read_csv(tmp_path / "run/eval/other/cases.csv")) == 12, done.err
+    patient = cases["patient"][0]
+    scan_folder = next((tmp_path / "data").glob(f"*/{patient}"))
+    done = lgg("predict", f"--workdir={tmp_path}/run", f"--input={scan_folder}", f"--output={tmp_path}/out")
+    assert (done.code, done.err) == (0, "")
+    assert pd.read_csv(tmp_path / "out/predictions.csv")["tumour_pixels"][0] == cases["predicted_pixels"][0]
+    (scan_folder / f"{patient}_t2.nii.gz").unlink()
+    done = lgg("predict", f"--workdir={tmp_path}/run", f"--input={scan_folder}", f"--output={tmp_path}/out")
+    (line,) = done.err.splitlines()
+    assert line == f"lgg_jax: warning: {patient} has no T2 sequence: FLAIR takes its place, as in training"

@@ -1,5 +1,7 @@
 """What a network sees of a scan, and its rows."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,32 @@ def test_the_whole_image_and_neighbours():
     assert case.geometry.side == 48
     assert case.images.shape == (SLICES, SIZE, SIZE, 9)
     np.testing.assert_array_equal(case.images[2, ..., :3], case.images[1, ..., 3:6])
+
+
+def with_t2(scan) -> volume.Volume:
+    """The scan with a fourth channel that is no multiple of another."""
+    t2 = np.random.default_rng(9).integers(0, 255, scan.image.shape[:3])
+    return dataclasses.replace(scan, image=np.concatenate([scan.image, t2[..., None]], axis=-1))
+
+
+@pytest.mark.parametrize("names, expected, without", [
+    (("t1", "flair", "t1ce"), [0, 1, 2], [0, 1, 2]), (("t1ce", "t2", "t1"), [2, 3, 0], [2, 1, 0]),
+    (("t2",), [3], [1]), (("t2", "t1ce", "flair", "t1"), [3, 2, 1, 0], [1, 2, 1, 0]),
+])  # fmt: skip
+def test_the_sequences_that_the_config_names_in_its_order(names, expected, without):
+    """Each as it is normalised alone, over the brain that FLAIR shows; FLAIR instead of a T2 that is missing."""
+    four = with_t2(scan())
+    brain = volume.inside(volume.foreground(four.image))
+    geometry = volume.find_geometry(four.image, SIZE)
+    for each, channels in ((four, expected), (scan(), without)):
+        images = prepare_case(each, config(channels=names)).images
+        assert images.shape == (SLICES, SIZE, SIZE, len(names))
+        for place, channel in enumerate(channels):
+            alone = volume.normalise(each.image[..., channel], brain)
+            same = volume.network_masks(alone, geometry).astype(np.float16)
+            np.testing.assert_array_equal(images[..., place], same)
+    neighbours = prepare_case(four, config(channels=names, context=1)).images
+    np.testing.assert_array_equal(neighbours[1, ..., :len(names)], prepare_case(four, config(channels=names)).images[0])
 
 
 def test_nobody_has_drawn_a_mask():

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import tensorflow_datasets as tfds
 from conftest import write_patient
 from PIL import Image
 
-from lgg_jax.data import lgg_mri, prepare
+from configs import default
+from lgg_jax.data import dataset, lgg_mri, prepare
 from lgg_jax.data.clinical import FIELDS
 from lgg_jax.errors import UserError
 
@@ -46,6 +48,16 @@ def test_no_data(tmp_path, folder, message):
     (tmp_path / "empty" / "reports").mkdir(parents=True)
     with pytest.raises(UserError, match=message):
         lgg_mri.find_root(tmp_path / "empty" / folder)
+
+
+def test_the_version_of_the_data_follows_the_files(tiny, tmp_path):
+    config = default.get_config().data
+    config.dir, config.cache_dir = str(tiny), str(tmp_path / "cache")
+    before = dataset.version(config)
+    assert re.fullmatch(r"lgg_mri 1\.0\.0, 2 patients, 6 slices, fingerprint [0-9a-f]{16}", before)
+    assert dataset.version(config) == before
+    os.utime(tiny / PATIENT / f"{PATIENT}_2_mask.tif", (0, 0))
+    assert dataset.version(config) != before
 
 
 @pytest.mark.parametrize(

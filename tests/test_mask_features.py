@@ -1,5 +1,6 @@
 """Features of tumours drawn so that shape, place and intensity are known."""
 
+import dataclasses
 import inspect
 import json
 import re
@@ -49,6 +50,14 @@ def test_shares():
     assert found["volume_share"] == pytest.approx(2 * area / 5, rel=0.01)
     assert found["slice_share"] == 0.4
     assert found["area_share"] == pytest.approx(area, rel=0.01)
+
+
+def test_t2_changes_nothing():
+    """Also where it is missing and repeats FLAIR."""
+    three = scan(drawn(2))
+    four = dataclasses.replace(three, image=three.image[..., [0, 1, 2, 1]])
+    assert mask_features(four, drawn(2)) == mask_features(three, drawn(2))
+    assert mask_features(four, drawn(2))["enhancement"] is not None
 
 
 def test_a_disc_is_round():

@@ -1,6 +1,7 @@
 """A step is a position: the same batches for any hosts and devices, at any restart, in an order one can count on."""
 
 import dataclasses
+import itertools
 import logging
 
 import jax
@@ -23,6 +24,7 @@ def config(**fields) -> ml_collections.ConfigDict:
     result = default.get_config()
     result.train.batch_size = BATCH
     result.data.size = SIZE
+    result.augment.carve_mix = 0.5
     result.update_from_flattened_dict(fields)
     return result
 
@@ -225,6 +227,23 @@ def test_neighbouring_slices_are_of_the_same_volume():
     np.testing.assert_array_equal(data.image, np.concatenate([alone[before], alone, alone[after]], axis=-1))
     batch = batches(config(), num_steps=1, data=data)[0]
     assert batch["image"].shape == (BATCH, SIZE, SIZE, 9)
+
+
+@pytest.mark.parametrize("names", [
+    ("t1", "flair", "t1ce"), ("t2", "flair"), ("flair", "t1ce", "t2", "t1"), ("t1", "t2"), ("flair",),
+])  # fmt: skip
+def test_flair_replaces_any_choice_of_the_other_channels(names):
+    """Channel c holds the value c; none is replaced where FLAIR is not among them, or alone."""
+    image = np.broadcast_to(np.arange(len(names), dtype=np.float16), (20, SIZE, SIZE, len(names)))
+    data = dataclasses.replace(slices(), image=np.concatenate([image] * 3, axis=-1))  # with neighbours
+    chosen = plain(**{"data.channels": names, "data.context": 1})
+    chosen.augment.missing_sequence = 1.0
+    shown = np.concatenate([batch["image"] for batch in batches(chosen, num_steps=12, data=data)])
+    assert (shown == np.concatenate([shown[:, :1, :1, : len(names)]] * 3, axis=-1)).all()
+    whole = tuple(range(len(names)))
+    places = [{channel, names.index("flair") if "flair" in names else channel} for channel in whole]
+    expected = set(itertools.product(*places)) - {whole} or {whole}
+    assert set(map(tuple, shown[:, 0, 0, : len(names)].astype(int).tolist())) == expected
 
 
 def test_what_stands_beside_a_slice_comes_with_it():

@@ -8,6 +8,7 @@ import pytest
 
 from lgg_jax.data.region import REGIONS, near, region_geometry, region_images, region_masks
 from lgg_jax.data.volume import (
+    SEQUENCES,
     Geometry,
     Volume,
     find_geometry,
@@ -38,7 +39,7 @@ def tumour() -> np.ndarray:
 
 
 def config(region: str, size: int = 64, crop: bool = True) -> ml_collections.ConfigDict:
-    return ml_collections.ConfigDict({"size": size, "crop": crop, "region": region})
+    return ml_collections.ConfigDict({"channels": SEQUENCES[:3], "size": size, "crop": crop, "region": region})
 
 
 @pytest.mark.parametrize("crop", [True, False])
@@ -46,6 +47,13 @@ def test_slice_is_what_segmentation_sees(crop):
     images = region_images(scan(), None, config("slice", crop=crop))
     geometry = find_geometry(scan().image, 64, crop)
     np.testing.assert_array_equal(images, network_images(scan().image, geometry))
+
+
+def test_the_sequences_that_the_config_names():
+    chosen = config("crop")
+    chosen.channels = ("t1ce", "t1")
+    expected = region_images(scan(), tumour(), config("crop"))[..., [2, 0]]
+    np.testing.assert_array_equal(region_images(scan(), tumour(), chosen), expected)
 
 
 def test_masked_keeps_the_tumour_and_a_margin():

@@ -61,6 +61,22 @@ def test_three_series_of_a_patient(tmp_path):
     assert scan.sources == {PRE: "t1/", FLAIR: "flair/", POST: "t1ce/"}
 
 
+def test_t2_from_a_folder_of_that_name(tmp_path):
+    folder = write_patient(tmp_path / "p", names=("t1", "flair", "t1ce"))
+    write_dicom(folder / "t2", IMAGE[::-1, ..., 0])
+    scan = read(folder)
+    np.testing.assert_array_equal(scan.volume.image, np.concatenate([IMAGE, IMAGE[::-1, ..., :1]], axis=-1))
+    assert scan.sources["T2"] == "t2/" and scan.missing == ()
+
+
+def test_t2_on_another_grid_is_left_out(tmp_path):
+    folder = write_patient(tmp_path / "p")
+    write_dicom(folder / "t2", IMAGE[1:, ..., 0])
+    with pytest.warns(UserWarning, match="T2 is left out"):
+        scan = find_scans(folder)[0].read()
+    np.testing.assert_array_equal(scan.volume.image, IMAGE)
+
+
 def test_segmentation_references_its_series(tmp_path):
     scan = read(write_patient(tmp_path / "p"))
     path = scan.write_mask(MASK, tmp_path / "out")

@@ -65,12 +65,23 @@ def test_an_oblique_scan_is_turned_to_the_closest_axes(tmp_path):
 )  # fmt: skip
 def test_names_of_sequences(tmp_path, names):
     folder = write_brats(tmp_path / "BraTS-GLI-00001-000", names=names)
-    for other in ("_t2", "-t2w", "_seg"):
-        write_nifti(folder / f"{folder.name}{other}.nii.gz", IMAGE[..., 0])
+    write_nifti(folder / f"{folder.name}_seg.nii.gz", IMAGE[..., 0])
     scan = read(folder)
     np.testing.assert_array_equal(scan.volume.image, IMAGE)
     assert scan.volume.patient == folder.name
     assert scan.sources[POST] == f"{folder.name}{names[2]}.nii.gz" and scan.missing == ()
+
+
+@pytest.mark.parametrize("name", ["_t2", "-t2w"])
+def test_t2_where_there_is_one(tmp_path, name):
+    folder = write_brats(tmp_path / "p")
+    t2 = write_nifti(folder / f"p{name}.nii.gz", IMAGE[::-1, ..., 0])
+    scan = read(folder)
+    np.testing.assert_array_equal(scan.volume.image, np.concatenate([IMAGE, IMAGE[::-1, ..., :1]], axis=-1))
+    assert scan.sources["T2"] == t2.name and scan.missing == ()
+    write_nifti(t2, IMAGE[1:, ..., 0])
+    assert "T2 is left out" in warnings_of(folder)
+    np.testing.assert_array_equal(read(folder).volume.image, IMAGE)
 
 
 def test_bare_names_take_the_name_of_the_folder(tmp_path):
@@ -92,13 +103,13 @@ def test_patients_side_by_side_and_in_folders(tmp_path):
     assert [source.patient for source in sources] == ["p", "BRATS_001", "BRATS_002", "flat_1", "flat_2"]
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2, 0)])
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2, 2)])
 def test_four_dimensions(tmp_path, order):
     """Three: our order. Four: FLAIR, T1, T1 with contrast, T2."""
     planes = [orient(IMAGE[..., channel], "RAS") for channel in order]
     array, affine = np.stack([plane for plane, _ in planes], axis=-1), planes[0][1]
     scan = read(save(tmp_path / "BRATS_001.nii.gz", array, affine))
-    np.testing.assert_array_equal(scan.volume.image, IMAGE)
+    np.testing.assert_array_equal(scan.volume.image, IMAGE[..., [0, 1, 2, *order[3:]]])
     assert scan.sources[FLAIR] == f"BRATS_001.nii.gz, channel {order.index(1)}"
     written = nibabel.load(scan.write_mask(MASK, tmp_path / "out"))
     np.testing.assert_array_equal(np.asanyarray(written.dataobj), orient(MASK, "RAS")[0])

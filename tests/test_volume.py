@@ -9,6 +9,8 @@ from lgg_jax.data.volume import (
     foreground,
     input_grid,
     inside,
+    lacks_t2,
+    missing_sequences,
     network_images,
     network_masks,
     normalise,
@@ -227,6 +229,18 @@ def test_slices_are_not_normalised_alone():
     empty = np.concatenate([head_volume(), np.random.default_rng(2).integers(0, 4, (1, 60, 80, 3), np.uint8)])
     values = network_images(empty, find_geometry(empty, 32))
     assert (values[-1] < -1.5).all() and values[-1].std() < 0.15
+
+
+def test_a_fourth_sequence_changes_none_of_the_others():
+    three = head_volume()
+    four = np.concatenate([three, three[..., :1] // 2], axis=-1)
+    assert missing_sequences(three) == missing_sequences(four) == ()
+    four[..., 3] = four[..., 1]
+    assert missing_sequences(four) == ("T2",)
+    assert lacks_t2(three, ("flair", "t2")) and not lacks_t2(three, ("t1",)) and not lacks_t2(four, ("t2",))
+    geometry = find_geometry(three, 32)
+    assert find_geometry(four, 32) == geometry
+    np.testing.assert_array_equal(network_images(four, geometry), network_images(three, geometry))
 
 
 def test_neighbouring_slices_in_order():

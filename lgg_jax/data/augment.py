@@ -7,16 +7,23 @@ mask are sampled through it together, once: they cannot come apart, and nothing 
 from its own random stream, so that switching one off leaves the others as they were.
 """
 
+import itertools
+from collections.abc import Sequence
+
 import ml_collections
 import tensorflow as tf
 
-from lgg_jax.data.volume import CHANNELS, FLAIR
+from lgg_jax.data.volume import SEQUENCES
 
-STREAMS = ("rotation", "crop", "horizontal", "vertical", "elastic", "field", "brightness", "contrast", "missing")
+STREAMS = (
+    "rotation", "crop", "horizontal", "vertical", "elastic", "field", "brightness", "contrast", "missing", "donor",
+    "carve",
+)  # fmt: skip
 
 
 def augment(
-    image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, config: ml_collections.ConfigDict
+    image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, config: ml_collections.ConfigDict,
+    names: Sequence[str] = SEQUENCES[:3],
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Augments one example.
 
@@ -25,19 +32,48 @@ def augment(
       mask: (height, width) float32 in [0, 1], the share of the pixel that is tumour.
       seed: (2,) int64, stands for the example's place in the training run.
       config: `config.augment`.
+      names: `config.data.channels`, the sequences of a slice.
 
     Returns:
       image and mask of the same shapes.
     """
-    streams = {name: tf.random.experimental.stateless_fold_in(seed, i) for i, name in enumerate(STREAMS)}
+    streams = {name: _stream(seed, name) for name in STREAMS}
     if _is_geometric(config):
         rows, columns = _coordinates(tf.shape(image)[0], tf.shape(image)[1], streams, config)
         both = _sample(tf.concat([image, mask[..., None]], axis=-1), rows, columns)
         image, mask = both[..., :-1], both[..., -1]
-    sequences = tf.reshape(image, [*image.shape[:2], -1, len(CHANNELS)])  # neighbouring slices change alike
+    sequences = tf.reshape(image, [*image.shape[:2], -1, len(names)])  # neighbouring slices change alike
     sequences = _intensity(sequences, streams, config)
-    sequences = _missing_sequence(sequences, streams["missing"], config.missing_sequence)
+    sequences = _missing_sequence(sequences, streams["missing"], config.missing_sequence, names)
     return tf.reshape(sequences, image.shape), mask
+
+
+def donor(seed: tf.Tensor, count: int) -> tf.Tensor:
+    """Which of `count` slices with tumour gives its own to the example of this seed: () int64."""
+    return tf.random.stateless_uniform([], _stream(seed, "donor"), 0, count, tf.int64)
+
+
+def carve_mix(
+    image: tf.Tensor, mask: tf.Tensor, donor_image: tf.Tensor, donor_mask: tf.Tensor, seed: tf.Tensor,
+    probability: float,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """With `probability`, the donor's tumour and a rim of two pixels in their own place of this slice.
+
+    After CarveMix (Zhang et al. 2021, https://doi.org/10.1007/978-3-030-87193-2_19). Heads lie alike in their
+    squares, so a tumour comes to lie in a brain; every other donor is mirrored. The seam is blended over three
+    pixels, else it would tell where to look. Shapes as in `augment`, to be called before it.
+    """
+    drawn, mirrored = tf.unstack(tf.random.stateless_uniform([2], _stream(seed, "carve")))
+    both = tf.concat([donor_image, donor_mask[..., None]], axis=-1)
+    both = tf.where(mirrored < 0.5, both, both[:, ::-1])
+    near = tf.nn.max_pool2d(both[None, ..., -1:], 5, 1, "SAME")
+    weight = tf.nn.avg_pool2d(near, 3, 1, "SAME")[0] * tf.cast(drawn < probability, tf.float32)
+    image = image * (1 - weight) + both[..., :-1] * weight
+    return image, tf.where(weight[..., 0] > 0.5, both[..., -1], mask)
+
+
+def _stream(seed: tf.Tensor, name: str) -> tf.Tensor:
+    return tf.random.experimental.stateless_fold_in(seed, STREAMS.index(name))
 
 
 def _is_geometric(config: ml_collections.ConfigDict) -> bool:
@@ -103,14 +139,17 @@ def _sample(planes: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor
     return tf.ensure_shape(upper * (1 - down) + lower * down, planes.shape)
 
 
-def _missing_sequence(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
-    """With `probability`, FLAIR in place of pre-contrast, post-contrast or both, as the data set fills them."""
-    if not probability:
+def _missing_sequence(image: tf.Tensor, seed: tf.Tensor, probability: float, names: Sequence[str]) -> tf.Tensor:
+    """With `probability`, FLAIR in place of one, some or all others, each choice alike, as the data set fills them."""
+    others = [channel for channel, name in enumerate(names) if name != "flair"]
+    if not probability or not others or "flair" not in names:
         return image
+    kinds = [kind for count in range(len(others)) for kind in itertools.combinations(others, count + 1)]
+    flair = names.index("flair")
+    source = [[flair if channel in kind else channel for channel in range(len(names))] for kind in (*kinds, ())]
     drawn, kind = tf.unstack(tf.random.stateless_uniform([2], seed))
-    choice = tf.where(drawn < probability, tf.cast(tf.floor(kind * 3), tf.int32), 3)
-    source = tf.constant([[FLAIR, 1, 2], [0, 1, FLAIR], [FLAIR, 1, FLAIR], [0, 1, 2]])
-    return tf.gather(image, source[choice], axis=-1)
+    choice = tf.where(drawn < probability, tf.cast(tf.floor(kind * len(kinds)), tf.int32), len(kinds))
+    return tf.gather(image, tf.constant(source)[choice], axis=-1)
 
 
 def _intensity(image: tf.Tensor, streams, config) -> tf.Tensor:

@@ -2,10 +2,11 @@
 
     list_patients("MICCAI_BraTS2020_TrainingData")              # DataFrame: patient, folder, institution, grade
     for volume in load_volumes("MICCAI_BraTS2020_TrainingData"):
-        print(volume.patient, volume.image.shape)               # (155, 240, 240, 3): T1, FLAIR, T1 with contrast
+        print(volume.patient, volume.image.shape)               # (155, 240, 240, 4): T1, FLAIR, T1 with contrast, T2
 
-A folder a patient, in it `<id>_flair.nii.gz`, `_t1`, `_t1ce` and `_seg`; T2 is not read. The mask is the whole tumour,
-every label above 0. Slices lie as those of kaggle_3m do, so a model trained on one data set runs on the other.
+A folder a patient, in it `<id>_flair.nii.gz`, `_t1`, `_t1ce`, `_t2` and `_seg`. Without any T2 there are three
+channels. The mask is the whole tumour, every label above 0. Slices lie as those of kaggle_3m do, so a model trained on
+one data set runs on the other.
 
 BraTS tells only high grade (HGG) from low (LGG): they become grade 4 and 2, and a grade III glioma, which kaggle_3m
 tells apart, is in either. Some patients are the TCGA-LGG patients of kaggle_3m once more (`tcga_ids`): leave those
@@ -16,7 +17,7 @@ import collections
 import itertools
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
@@ -27,16 +28,15 @@ import tensorflow_datasets as tfds
 
 from lgg_jax.data import prepare
 from lgg_jax.data.files import number, read_table
-from lgg_jax.data.volume import Volume
+from lgg_jax.data.volume import SEQUENCES, Volume
 from lgg_jax.errors import UserError
 
 LOOKS_FOR = "folders with *_flair.nii.gz or *-t2f.nii.gz (BraTS)"
-CHANNELS = ("t1", "flair", "t1ce")
 TABLES = ("name_mapping*.csv", "survival*.csv")
 GRADES = {"LGG": 2.0, "HGG": 4.0}
 MAX_VOXELS = 512**3
-_FILE_NAME = re.compile(r"[^.].*[_-](flair|t2f|t1|t1n|t1ce|t1c|t1gd|seg|segm)\.nii(\.gz)?", re.IGNORECASE)
-_SEQUENCES = {"t2f": "flair", "t1n": "t1", "t1c": "t1ce", "t1gd": "t1ce", "segm": "seg"}  # other names of the same
+_FILE_NAME = re.compile(r"[^.].*[_-](flair|t2f|t1|t1n|t1ce|t1c|t1gd|t2|t2w|seg|segm)\.nii(\.gz)?", re.IGNORECASE)
+_OTHER_NAMES = {"t2f": "flair", "t1n": "t1", "t1c": "t1ce", "t1gd": "t1ce", "t2w": "t2", "segm": "seg"}
 _DEPTHS = ("*", "*/*", "*/*/*")  # of patient folders below the data folder, as the archives bring them
 
 CITATION = """\
@@ -75,9 +75,9 @@ def scan_folders(data_dir) -> dict[Path, set[str]]:
 
 
 def sequence(path: Path) -> str | None:
-    """What a file holds by its name: "t1", "flair", "t1ce", "seg", or None of these."""
+    """What a file holds by its name: one of SEQUENCES, "seg", or None."""
     match = _FILE_NAME.fullmatch(path.name)
-    return _SEQUENCES.get(match[1].lower(), match[1].lower()) if match else None
+    return _OTHER_NAMES.get(match[1].lower(), match[1].lower()) if match else None
 
 
 def scan_files(folder: Path) -> dict[str, Path]:
@@ -90,6 +90,12 @@ def scan_files(folder: Path) -> dict[str, Path]:
         if name:
             files[name] = path
     return files
+
+
+def sequences(data_dir) -> Sequence[str]:
+    """What every volume of the data set has: t1, flair, t1ce, and t2 where any patient has it."""
+    has_t2 = any({"flair", "t2"} <= names for names in scan_folders(data_dir).values())
+    return SEQUENCES if has_t2 else SEQUENCES[:3]
 
 
 def read_clinical(data_dir) -> dict[str, dict[str, float | None]]:
@@ -172,10 +178,13 @@ def load_nibabel() -> ModuleType:
     return nibabel
 
 
-def as_volume(folder: Path, files: dict[str, Path], scans: dict[str, tuple], clinical: dict) -> Volume:
-    """What `read_scan` gave of `files` as a Volume: image (slice, height, width, 3) int16, FLAIR for what is missing.
+def as_volume(
+    folder: Path, files: dict[str, Path], scans: dict[str, tuple], clinical: dict, names: Sequence[str]
+) -> Volume:
+    """What `read_scan` gave of `files` as a Volume.
 
-    UserError where a sequence lies on another grid than the FLAIR, by shape or by more than 0.01 mm.
+    Its image is (slice, height, width, channel) int16: the sequences `names`, FLAIR for what is missing. UserError
+    where a sequence lies on another grid than the FLAIR, by shape or by more than 0.01 mm.
     """
     from lgg_jax.scans.axial import axial_grid  # needs nibabel
 
@@ -185,7 +194,7 @@ def as_volume(folder: Path, files: dict[str, Path], scans: dict[str, tuple], cli
             wrong = f"{files[name]} lies on another grid than {files['flair'].name} ({voxels.shape}, {flair.shape})"
             raise UserError(wrong, "resample it to the FLAIR")
     grid = axial_grid(affine, files["flair"])
-    channels = [grid.turn(_int16(scans.get(name, scans["flair"])[0])) for name in CHANNELS]
+    channels = [grid.turn(_int16(scans.get(name, scans["flair"])[0])) for name in names]
     mask = grid.turn(scans["seg"][0]) > 0 if "seg" in scans else None
     index = np.arange(1, len(channels[0]) + 1, dtype=np.int32)
     return Volume(folder.name, np.stack(channels, axis=-1), mask, index, clinical)
@@ -199,10 +208,10 @@ def _int16(voxels: np.ndarray) -> np.ndarray:
     return np.rint((voxels - low) * ((2**15 - 1) / max(high - low, 1e-30))).astype(np.int16)
 
 
-def read_volume(folder: Path, clinical: dict) -> Volume:
+def read_volume(folder: Path, clinical: dict, names: Sequence[str] = SEQUENCES) -> Volume:
     """One patient folder as a Volume; UserError naming the file where one is unreadable or on another grid."""
     files = scan_files(folder)
-    return as_volume(folder, files, {name: read_scan(path) for name, path in files.items()}, clinical)
+    return as_volume(folder, files, {name: read_scan(path) for name, path in files.items()}, clinical, names)
 
 
 def list_patients(data_dir) -> pd.DataFrame:
@@ -217,13 +226,14 @@ class Brats(prepare.SliceBuilder):
     """BraTS: one example a slice, slices of a patient in order."""
 
     name = "brats"
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {"1.1.0": "T2 where the data has it.", "1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Register for the challenge at https://www.med.upenn.edu/cbica/brats2020/data.html, and unpack the training data into
     the manual folder, with name_mapping.csv and survival_info.csv where they are.
     """
     IMAGE_DTYPE = np.int16
+    IMAGE_CHANNELS = None
     ABOUT: ClassVar = {
         "description": "Skull-stripped brain MRI of patients with glioma (BraTS) with masks of the whole tumour.",
         "homepage": "https://www.med.upenn.edu/cbica/brats2020/data.html",
@@ -239,9 +249,9 @@ class Brats(prepare.SliceBuilder):
     @staticmethod
     def read_volumes(data_dir) -> Iterator[Volume]:
         """Every patient's volume, straight from the source files."""
-        clinical = read_clinical(data_dir)
+        clinical, names = read_clinical(data_dir), sequences(data_dir)
         for row in list_patients(data_dir).itertuples():
-            yield read_volume(Path(row.folder), clinical.get(row.patient, {}))
+            yield read_volume(Path(row.folder), clinical.get(row.patient, {}), names)
 
 
 def time_points(folders: list[Path]) -> list[tuple[str, str]]:
@@ -253,7 +263,7 @@ def time_points(folders: list[Path]) -> list[tuple[str, str]]:
 def load_volumes(data_dir, cache_dir="", patients=None) -> Iterator[Volume]:
     """Volumes of a BraTS folder, prepared on first use; all of them or those named in `patients`."""
     folders = patient_folders(data_dir)
-    for name in CHANNELS:
+    for name in sequences(data_dir):
         missing = [folder.name for folder in folders if name not in scan_files(folder)]
         if missing:
             few = ", ".join(missing[:3]) + ", …" * (len(missing) > 3)

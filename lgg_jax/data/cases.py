@@ -44,9 +44,9 @@ class Case:
 
 
 def prepare_case(scan: volume.Volume, config: ml_collections.ConfigDict) -> Case:
-    """All slices of a scan on the network's grid (`config.size`, `config.crop`), without labels."""
+    """All slices of a scan as the network sees them (`config.channels`, `.size`, `.crop`, `.context`), no labels."""
     geometry = volume.find_geometry(scan.image, config.size, config.crop)
-    images = volume.network_images(scan.image, geometry).astype(np.float16)
+    images = volume.network_images(scan.image, geometry, config.channels).astype(np.float16)
     return make_case(scan, geometry, volume.with_neighbours(images, config.context))
 
 

@@ -4,12 +4,10 @@
     table["TCGA_CS_4941"]["grade"]      # 2.0, 3.0, or None where the cell is empty
 """
 
-import math
 import re
 from pathlib import Path
 
-import pandas as pd
-
+from lgg_jax.data.files import number, read_table
 from lgg_jax.errors import UserError
 
 # Our names, and the columns of data.csv that hold them.
@@ -50,36 +48,21 @@ def read_clinical(data_dir) -> dict[str, dict[str, float | None]]:
     path = Path(data_dir) / "data.csv"
     if not path.exists():
         return {}
-    table = _read_table(path)
     clinical = {}
-    for row, record in enumerate(table.to_dict("records"), start=2):  # as an editor counts: line 1 is the header
-        patient = record["Patient"].strip()
+    for row, record in read_table(path, ["Patient"]):
+        patient, place = record["Patient"], f"{path} row {row}"
         if not patient or patient in clinical:
             what = f"names patient {patient} a second time" if patient else "has no patient"
-            raise UserError(f"{path} row {row} {what}", "leave one row per patient")
-        clinical[patient] = {field: _value(record.get(COLUMNS[field], ""), field, path, row) for field in FIELDS}
+            raise UserError(f"{place} {what}", "leave one row per patient")
+        clinical[patient] = {field: _value(record, field, place) for field in FIELDS}
     return clinical
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False)
-    except (ValueError, OSError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
-        wrong = f"{path} cannot be read as a table ({str(error).strip()})"
-        raise UserError(wrong, "restore it from the data set") from error
-    if "Patient" not in table:
-        raise UserError(f"{path} has no column Patient", "restore it from the data set")
-    return table.fillna("")  # cells that a short row lacks
-
-
-def _value(cell: str, field: str, path: Path, row: int) -> float | None:
-    if cell.strip().lower() in ("", "na", "nan"):
-        return None
-    try:
-        number = float(cell)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number) or (field == "grade" and number not in GRADES):
-        expected = "1 or 2" if field == "grade" else "a number"
-        raise UserError(f"{path} row {row}: {COLUMNS[field]} is '{cell}', not {expected}", "correct or empty the cell")
-    return GRADES[number] if field == "grade" else number
+def _value(record: dict[str, str], field: str, place: str) -> float | None:
+    value = number(record, COLUMNS[field], place)
+    if field != "grade" or value is None:
+        return value
+    if value not in GRADES:
+        cell = record[COLUMNS[field]]
+        raise UserError(f"{place}: {COLUMNS[field]} is '{cell}', not 1 or 2", "correct or empty the cell")
+    return GRADES[value]

@@ -13,12 +13,13 @@ from types import ModuleType
 import ml_collections
 import pandas as pd
 
-from lgg_jax.data import brats, folder, lgg_mri
+from lgg_jax.data import brats, folder, lgg_mri, prepare
 from lgg_jax.data import splits as splits_lib
-from lgg_jax.data.volume import Volume
+from lgg_jax.data.volume import Volume, lacks_t2
 from lgg_jax.errors import UserError
 
-LAYOUTS = (lgg_mri, brats, folder)
+BUILDERS = {lgg_mri: lgg_mri.LggMri, brats: brats.Brats, folder: folder.Folder}
+LAYOUTS = tuple(BUILDERS)
 
 
 def layout(data_dir) -> ModuleType:
@@ -39,13 +40,28 @@ def layout(data_dir) -> ModuleType:
 def load_volumes(config: ml_collections.ConfigDict, patients: Iterable[str] | None = None) -> Iterator[Volume]:
     """Volumes of `config.dir`, all or those of `patients`; prepared in the cache on first use."""
     data_dir = data_folder(config)
-    return layout(data_dir).load_volumes(data_dir, config.cache_dir, patients)
+    for scan in layout(data_dir).load_volumes(data_dir, config.cache_dir, patients):
+        if lacks_t2(scan.image, config.channels):
+            prepare.warn_once(f"{data_dir}: no t2, which config.data.channels names: FLAIR stands in for it")
+        yield scan
 
 
 def list_patients(config: ml_collections.ConfigDict) -> pd.DataFrame:
     """A row a patient of `config.dir`: patient, folder, institution, grade."""
     data_dir = data_folder(config)
     return layout(data_dir).list_patients(data_dir)
+
+
+def version(config: ml_collections.ConfigDict) -> str:
+    """What `config.dir` holds now: "lgg_mri 1.0.0, 110 patients, 3,929 slices, fingerprint 0123456789abcdef".
+
+    The fingerprint is that of `prepare.fingerprint`, of this very copy: the same data elsewhere have another one.
+    """
+    data_dir = data_folder(config)
+    kind = BUILDERS[layout(data_dir)]
+    slices = prepare.prepared(kind, data_dir, config.cache_dir).info.splits["slices"].num_examples
+    counts = f"{len(list_patients(config))} patients, {slices:,} slices"
+    return f"{kind.name} {kind.VERSION}, {counts}, fingerprint {prepare.fingerprint(kind, data_dir)}"
 
 
 def resolve_splits(config: ml_collections.ConfigDict) -> dict:

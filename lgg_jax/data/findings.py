@@ -13,7 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lgg_jax.data.volume import FLAIR
 from lgg_jax.errors import UserError
+
+_OTHERS = {0: "T1", 2: "T1 with contrast", 3: "T2"}  # channels beside FLAIR
 
 
 @dataclasses.dataclass
@@ -45,18 +48,20 @@ class Report:
 
         Returns whether there is tumour, and the sequences that FLAIR stands in for.
         """
-        sizes, tumours, equal = {}, 0, np.array([True, True])
+        sizes, tumours, equal = {}, 0, dict.fromkeys(_OTHERS, bool(slices))
         for name, image, mask in slices:
             sizes.setdefault(image.shape[:2], name)
             tumours += mask is not None and bool(mask.any())
-            equal &= (image[..., [0, 2]] == image[..., [1]]).all(axis=(0, 1))
+            for channel in _OTHERS:
+                there = channel < image.shape[-1]
+                equal[channel] &= there and np.array_equal(image[..., channel], image[..., FLAIR])
             if np.ptp(image):  # blank slices are alike in all patients
                 self.digests[hashlib.sha256(np.ascontiguousarray(image)).digest()].append((patient, name))
         for size, name in list(sizes.items())[1:]:
             what = f"{name} is {size}, slices before it {next(iter(sizes))}"
             self.error(what, "make all slices of a patient one size")
         self.with_tumour += tumours
-        return tumours > 0, " and ".join(np.array(["T1", "T1 with contrast"])[equal]) if slices else ""
+        return tumours > 0, " and ".join(name for channel, name in _OTHERS.items() if equal[channel])
 
     def describe(self, place: object, tumour: bool, filled: str) -> None:
         """Notes of a patient what `add_slices` told."""

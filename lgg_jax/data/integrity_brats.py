@@ -5,6 +5,7 @@
 
 import collections
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ def check(report: Report, data_dir) -> None:
         _check_tables(report, data_dir, set(names))
     except UserError as error:
         report.refused(error)
-    masked = [path for path in folders if _check_scans(report, path)]
+    sequences = brats.sequences(data_dir)
+    masked = [path for path in folders if _check_scans(report, path, sequences)]
     bare = [path.name for path in folders if path not in masked]
     if bare:
         found = report.error if masked else report.odd  # with none at all, it is data to predict on
@@ -57,7 +59,7 @@ def _check_tables(report: Report, data_dir, patients: set[str]) -> None:
         report.odd(what, "leave them out where the other data set was trained on")
 
 
-def _check_scans(report: Report, path: Path) -> bool:
+def _check_scans(report: Report, path: Path, sequences: Sequence[str]) -> bool:
     """Reads a patient's files; returns whether a mask is among them."""
     try:
         files = brats.scan_files(path)
@@ -75,7 +77,7 @@ def _check_scans(report: Report, path: Path) -> bool:
         report.error(f"{files['seg']} holds the values {shown(values)}", "labels are 0 to 4, resampled to the nearest")
     if len(scans) == len(files):
         try:
-            _count(report, path, brats.as_volume(path, files, scans, {}))
+            _count(report, path, brats.as_volume(path, files, scans, {}, sequences))
         except UserError as error:
             report.refused(error)
     return "seg" in files

@@ -110,7 +110,7 @@ def _intensity(image: np.ndarray, mask: np.ndarray, head: np.ndarray, square: Ge
     values, brain, tumour, rim = image[tissue], brain[tissue], mask[tissue], rim[tissue]
     pre, flair, post = (normalise(values[:, channel], brain) for channel in range(3))
     features = dict.fromkeys(INTENSITY) | _of_flair(flair[tumour], flair[rim])
-    missing = missing_sequences(image)
+    missing = missing_sequences(image[..., :3])  # none is of T2
     if CHANNELS[2] not in missing:
         features |= _of_post(post[tumour], post[rim])
     if not missing:

@@ -116,6 +116,7 @@ def train_batches(
         )
     rows = batch // hosts
     images, masks = tf.constant(slices.image), tf.constant(slices.mask)
+    donors = tf.constant(np.flatnonzero(slices.tumour))
     known = np.isfinite(slices.label)
     beside = {
         "clinical": tf.constant(slices.clinical),
@@ -126,13 +127,19 @@ def train_batches(
     def position(row: tf.Tensor) -> tf.Tensor:
         return (first_step + row // rows) * batch + host * rows + row % rows
 
+    def stored(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.cast(images[index], tf.float32), tf.cast(masks[index], tf.float32) / 255
+
     def example(row: tf.Tensor) -> dict[str, tf.Tensor]:
         i = position(row)
         index = example_order(i, config.seed, slices.tumour, config.data.tumour_fraction)
-        image, mask = tf.cast(images[index], tf.float32), tf.cast(masks[index], tf.float32) / 255
+        image, mask = stored(index)
         if image.shape.rank == 3:  # features of a frozen backbone are no picture
             seed = tf.stack([tf.constant(config.seed, tf.int64), i])
-            image, mask = augment.augment(image, mask, seed, config.augment)
+            if config.augment.carve_mix and len(donors):
+                given = stored(donors[augment.donor(seed, len(donors))])
+                image, mask = augment.carve_mix(image, mask, *given, seed, config.augment.carve_mix)
+            image, mask = augment.augment(image, mask, seed, config.augment, config.data.channels)
         mask = tf.cast(mask >= 0.5, tf.float32)
         rest = {name: values[index] for name, values in beside.items()}
         return {"image": image, "mask": mask, "weight": tf.constant(1.0)} | rest

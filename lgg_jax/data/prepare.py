@@ -29,15 +29,15 @@ from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError, disk_full
 
 
-def slice_features(image_dtype) -> tfds.features.FeaturesDict:
-    """Features of one slice: image (height, width, 3), mask (height, width, 1) uint8 {0, 1}, patient and clinical.
+def slice_features(image_dtype, channels: int | None) -> tfds.features.FeaturesDict:
+    """Features of one slice: image (height, width, channel), mask (height, width, 1) uint8 {0, 1}, patient, clinical.
 
-    The mask is (0, 0, 1) where nobody has drawn one.
+    `channels` is None where it differs by data set. The mask is (0, 0, 1) where nobody has drawn one.
     A missing clinical value is 0 in `clinical` and False in `clinical_known`.
     """
     raw = tfds.features.Encoding.BYTES  # compressed is a third of the size and takes three times as long to prepare
     return tfds.features.FeaturesDict({
-        "image": tfds.features.Tensor(shape=(None, None, 3), dtype=image_dtype, encoding=raw),
+        "image": tfds.features.Tensor(shape=(None, None, channels), dtype=image_dtype, encoding=raw),
         "mask": tfds.features.Tensor(shape=(None, None, 1), dtype=np.uint8, encoding=raw),
         "patient": tfds.features.Text(),
         "institution": tfds.features.Text(),
@@ -71,10 +71,11 @@ class SliceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
 
     IMAGE_DTYPE = np.uint8
+    IMAGE_CHANNELS: int | None = 3
     ABOUT: ClassVar[dict[str, str]] = {}  # description, homepage and citation
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = slice_features(self.IMAGE_DTYPE)
+        features = slice_features(self.IMAGE_DTYPE, self.IMAGE_CHANNELS)
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True, **self.ABOUT)
 
     def _split_generators(self, dl_manager):

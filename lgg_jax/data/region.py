@@ -33,12 +33,12 @@ def region_images(scan: Volume, mask: np.ndarray | None, config: ml_collections.
     Args:
       scan: the volume; its own mask is not looked at.
       mask: (slice, height, width) bool on the scan's grid, true or predicted; may be None for region "slice".
-      config: `size`, `crop` and `region`.
+      config: `channels`, `size`, `crop` and `region`.
 
     Raises:
       UserError: `config.region` is unknown, or needs a mask and there is none.
     """
-    images = network_images(scan.image, region_geometry(scan, mask, config))
+    images = network_images(scan.image, region_geometry(scan, mask, config), config.channels)
     if config.region == "masked":
         shares = region_masks(scan, mask, config)
         images *= near(shares > 0, round(_MASKED_MARGIN * config.size))[..., None]

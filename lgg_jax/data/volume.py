@@ -7,13 +7,15 @@
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 from skimage import filters
 
-CHANNELS = ("pre-contrast", "FLAIR", "post-contrast")
+CHANNELS = ("pre-contrast", "FLAIR", "post-contrast", "T2")  # T2 where the data set has it
+SEQUENCES = ("t1", "flair", "t1ce", "t2")  # the same, as configs and BraTS call them
 FLAIR = 1
 _RIM = 0.08  # of the head's size: scalp and skull
 _LIMIT = 5.0
@@ -26,7 +28,8 @@ class Volume:
 
     Attributes:
       patient: identifier, the same in splits.json and cases.csv.
-      image: (slice, height, width, channel), uint8, int16 or float32; channels are T1, FLAIR, T1 with contrast.
+      image: (slice, height, width, channel), uint8, int16 or float32; channels are T1, FLAIR, T1 with contrast
+        and, where the data set has it, T2.
       mask: (slice, height, width) bool, tumour; None where nobody has drawn one.
       slice_index: (slice,) int32, the number each slice has in its file name.
       clinical: values of `data.clinical.FIELDS`, None where missing.
@@ -111,8 +114,18 @@ def inside(head: np.ndarray) -> np.ndarray:
 
 def missing_sequences(image: np.ndarray) -> tuple[str, ...]:
     """Names of the channels that hold FLAIR's pixels throughout: that is how the data set fills what it lacks."""
-    flair = image[..., FLAIR]
-    return tuple(name for c, name in enumerate(CHANNELS) if c != FLAIR and np.array_equal(image[..., c], flair))
+    flair, names = image[..., FLAIR], CHANNELS[: image.shape[-1]]
+    return tuple(name for c, name in enumerate(names) if c != FLAIR and np.array_equal(image[..., c], flair))
+
+
+def lacks_t2(image: np.ndarray, names: Sequence[str]) -> bool:
+    """Whether `names`, of SEQUENCES, ask for T2 and the image has no such channel: FLAIR stands in for it."""
+    return SEQUENCES[-1] in names and image.shape[-1] < len(SEQUENCES)
+
+
+def channel_indices(image: np.ndarray, names: Sequence[str]) -> list[int]:
+    """The channel of each of `names`, of SEQUENCES, in their order; FLAIR's for a T2 that is not there."""
+    return [FLAIR if index >= image.shape[-1] else index for index in map(SEQUENCES.index, names)]
 
 
 def centre_and_spread(sequence: np.ndarray, brain: np.ndarray) -> tuple[np.float32, np.float32]:
@@ -138,10 +151,10 @@ def normalise(sequence: np.ndarray, brain: np.ndarray) -> np.ndarray:
     return np.clip((sequence - middle) / spread, -_LIMIT, _LIMIT)
 
 
-def network_images(image: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Normalised slices on the network's grid: (slice, size, size, channel) float32."""
+def network_images(image: np.ndarray, geometry: Geometry, names: Sequence[str] = SEQUENCES[:3]) -> np.ndarray:
+    """Normalised slices of the sequences `names` on the network's grid: (slice, size, size, channel) float32."""
     brain = inside(foreground(image))
-    channels = np.moveaxis(image, -1, 0)
+    channels = (image[..., index] for index in channel_indices(image, names))
     return np.stack([_to_square(normalise(channel, brain), geometry) for channel in channels], axis=-1)
 
 

@@ -5,7 +5,8 @@
         scan.write_mask(mask, "out")     # out/series-1a2b3c4d_mask.dcm
 
 A series alone is FLAIR unless its description says otherwise; several of one study are told by the folder's name or the
-description. The patient id of outputs is a hash of the series UID: a PatientID names a person to a hospital.
+description. T2 is read from a folder of that name only: most studies have several T2 series, each on its own grid. The
+patient id of outputs is a hash of the series UID: a PatientID names a person to a hospital.
 """
 
 import collections
@@ -21,10 +22,10 @@ from lgg_jax.data.volume import CHANNELS, Volume
 from lgg_jax.errors import UserError
 from lgg_jax.scans import segmentation
 from lgg_jax.scans.axial import AxialGrid, axial_grid
-from lgg_jax.scans.scan import Scan, compact, output_path, stack_sequences
+from lgg_jax.scans.scan import Scan, compact, output_path, refuse_sequence, stack_sequences
 from lgg_jax.scans.series import read_header, read_series, series_files
 
-_T1, _FLAIR, _POST = CHANNELS
+_T1, _FLAIR, _POST, _T2 = CHANNELS
 _FOLDERS = {"flair", "t1", "t1n", "t1ce", "t1c", "t1gd", "t2"}
 _T1_WORD = re.compile(r"t1(?!\d).*|mprage|spgr|bravo")
 _CONTRAST_WORD = re.compile(r"(t1w?)?\+?(c|ce|gd|c\+|post.*|gad.*|contrast|enhanced)")
@@ -76,10 +77,12 @@ def read(patient: str, folders: list[Path], max_bytes: float) -> DicomScan:
     """
     series = {name: read_series(folder, max_bytes) for name, folder in _by_sequence(folders).items()}
     flair = series[_FLAIR]
-    for other in series.values():
+    for name, other in list(series.items()):
         if other.shape != flair.shape or not np.allclose(other.affine, flair.affine, atol=1e-2):
             wrong = f"{other.folder} and {flair.folder} differ in size or position"
-            raise UserError(wrong, "resample them onto one grid, or give the folder of FLAIR alone")
+            remedy = "resample them onto one grid, or give the folder of FLAIR alone"
+            refuse_sequence(name, UserError(wrong, remedy))
+            del series[name]
     grid = axial_grid(flair.affine, flair.folder)
     turned = {name: grid.turn(compact(one.pixels(), one.folder)) for name, one in series.items()}
     image = stack_sequences(turned, flair.folder)
@@ -93,6 +96,8 @@ def sequence(folder_name: str, description: str = "", agent: str = "") -> str | 
 
     "T1 FLAIR" is a T1 sequence (a fast one of one maker), "T2 FLAIR" is FLAIR.
     """
+    if folder_name.lower() == "t2":
+        return _T2
     for text in (folder_name, description):
         words = re.split(r"[^a-z0-9+]+", text.lower())
         if any(map(_T1_WORD.fullmatch, words)):

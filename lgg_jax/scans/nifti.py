@@ -30,12 +30,13 @@ from lgg_jax.data.volume import CHANNELS, Volume
 from lgg_jax.errors import UserError
 from lgg_jax.scans.axial import AxialGrid, axial_grid
 from lgg_jax.scans.kinds import folder_name
-from lgg_jax.scans.scan import Scan, compact, output_path, stack_sequences
+from lgg_jax.scans.scan import Scan, compact, output_path, refuse_sequence, stack_sequences
 
-_T1, _FLAIR, _POST = CHANNELS
+_T1, _FLAIR, _POST, _T2 = CHANNELS
 _NAME = re.compile(r"(?:(.*)[-_])?(flair|t2f|t1|t1n|t1ce|t1gd|t1c|t2|t2w|seg)", re.IGNORECASE)
-_SEQUENCES = {"flair": _FLAIR, "t2f": _FLAIR, "t1": _T1, "t1n": _T1, "t1ce": _POST, "t1gd": _POST, "t1c": _POST}
-_CHANNELS = {1: {_FLAIR: 0}, 3: {_T1: 0, _FLAIR: 1, _POST: 2}, 4: {_FLAIR: 0, _T1: 1, _POST: 2}}
+_SEQUENCES = {"flair": _FLAIR, "t2f": _FLAIR, "t1": _T1, "t1n": _T1, "t1ce": _POST, "t1gd": _POST, "t1c": _POST,
+              "t2": _T2, "t2w": _T2}  # fmt: skip
+_CHANNELS = {1: {_FLAIR: 0}, 3: {_T1: 0, _FLAIR: 1, _POST: 2}, 4: {_FLAIR: 0, _T1: 1, _POST: 2, _T2: 3}}
 _UNITS_MM = {"meter": 1000.0, "micron": 0.001}
 _TEXTS = {"data_type", "db_name", "descrip", "aux_file", "intent_name"}
 
@@ -97,7 +98,9 @@ def read(patient: str, files: list[Path], max_bytes: float) -> NiftiScan:
     for name, path in sorted(paths.items(), key=lambda item: item[0] != _FLAIR):
         values, own_header = _load(path, max_bytes)
         header = header or own_header
-        _check_grid(flair, header, path, own_header)
+        if error := _other_grid(flair, header, path, own_header):
+            refuse_sequence(name, error)
+            continue
         for sequence, channel in _channels(path, values.shape, name, alone=len(files) == 1).items():
             sequences[sequence] = values[..., channel]
             sources[sequence] = path.name if values.shape[3] == 1 else f"{path.name}, channel {channel}"
@@ -193,9 +196,10 @@ def _affine(header: nibabel.Nifti1Header, path: Path) -> np.ndarray:
     return affine
 
 
-def _check_grid(flair: Path, flair_header, path: Path, header) -> None:
-    """One grid for all sequences: the network compares them pixel by pixel."""
+def _other_grid(flair: Path, flair_header, path: Path, header) -> UserError | None:
+    """What is wrong where a sequence is not on FLAIR's grid: the network compares them pixel by pixel."""
     same = _shape(path, header)[:3] == _shape(flair, flair_header)[:3]
     if not same or not np.allclose(header.get_best_affine(), flair_header.get_best_affine(), atol=1e-2):
         what = "shape" if not same else "affine"
-        raise UserError(f"{path} and {flair} differ in {what}", "resample them onto one grid, or give FLAIR alone")
+        return UserError(f"{path} and {flair} differ in {what}", "resample them onto one grid, or give FLAIR alone")
+    return None

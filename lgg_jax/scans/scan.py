@@ -8,12 +8,15 @@
 import abc
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lgg_jax.data.volume import CHANNELS, FLAIR, Volume
+from lgg_jax.data.volume import CHANNELS, FLAIR, Volume, lacks_t2
 from lgg_jax.errors import UserError
+
+T2 = CHANNELS[3]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Scan(abc.ABC):
     @property
     def missing(self) -> tuple[str, ...]:
         """The names in `volume.CHANNELS` that FLAIR stands in for."""
-        return tuple(name for name in CHANNELS if name not in self.sources)
+        return tuple(name for name in CHANNELS[: self.volume.image.shape[-1]] if name not in self.sources)
 
     @abc.abstractmethod
     def write_mask(self, mask: np.ndarray, folder) -> Path:
@@ -62,12 +65,26 @@ def compact(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def stack_sequences(sequences: dict[str, np.ndarray], path: Path) -> np.ndarray:
-    """(slice, height, width, 3): the sequences in the order of CHANNELS; for those that are missing, FLAIR."""
-    warn_of_missing([name for name in CHANNELS if name not in sequences], path)
-    return np.stack([sequences.get(name, sequences[CHANNELS[FLAIR]]) for name in CHANNELS], axis=-1)
+    """(slice, height, width, 3), or 4 with T2: in the order of CHANNELS; for those that are missing, FLAIR."""
+    names = CHANNELS if T2 in sequences else CHANNELS[:3]
+    warn_of_missing([name for name in names if name not in sequences], path)
+    return np.stack([sequences.get(name, sequences[CHANNELS[FLAIR]]) for name in names], axis=-1)
 
 
-def warn_of_missing(names: list[str], path: Path) -> None:
+def refuse_sequence(name: str, error: UserError) -> None:
+    """Raises; T2, which few networks ask for, is left out with a warning instead."""
+    if name != T2:
+        raise error
+    warnings.warn(f"{error}: T2 is left out", stacklevel=3)
+
+
+def warn_without_t2(scan: Volume, names: Sequence[str]) -> None:
+    """Warns where `names`, a run's `config.data.channels`, ask for a T2 that the scan does not have."""
+    if lacks_t2(scan.image, names):
+        warn_of_missing([T2], scan.patient)
+
+
+def warn_of_missing(names: list[str], path: Path | str) -> None:
     for name in names:
         warnings.warn(f"{path} has no {name} sequence: FLAIR takes its place, as in training", stacklevel=3)
 

@@ -57,7 +57,7 @@ def read(patient: str, folder: Path, max_bytes: float) -> TiffScan:
     image = np.stack(planes)
     filled = [channel for channel in (0, 2) if np.array_equal(image[..., channel], image[..., FLAIR])]
     warn_of_missing([CHANNELS[channel] for channel in filled], folder)
-    sources = {name: f"channel {channel}" for channel, name in enumerate(CHANNELS) if channel not in filled}
+    sources = {name: f"channel {channel}" for channel, name in enumerate(CHANNELS[:3]) if channel not in filled}
     clinical = read_clinical(folder.parent).get(lgg_mri.patient_id(folder.name), {})
     return TiffScan(Volume(patient, image, None, np.array(index, np.int32), clinical), None, sources, files)
 
