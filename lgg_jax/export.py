@@ -35,13 +35,15 @@ from lgg_jax.data import grading, tabular, volume
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
+from lgg_jax.tasks import classification
 
 _PATIENTS = 2  # that are compared
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of a probability, between compilers of the same operations
 _LIKE_EVALUATE = 1e-2  # to `evaluate`, which keeps its slices in half precision
 
 _INPUTS = {
-    "images": "raw intensities in the square, slices of one volume in anatomical order, all or some of them",
+    "images": "raw intensities in the square of the sequences in `channels` below, slices of one volume in anatomical"
+    " order, all or some of them",
     "middle": "median of each channel over the brain, in the whole volume",
     "spread": "(third - first quartile) / 1.349 of each channel over the brain; at least 0.001 |middle| and 1e-6",
     "clinical": "clinical values and mask features, encoded as `clinical` below has it: for each column the value"
@@ -93,8 +95,8 @@ def export(workdir: str | Path, output: str | Path) -> Path:
     chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
     encoder = clinical_encoder(config, workdir)
     variables, step = restore_variables(workdir)
-    function = graph.inference_function(config, variables, getattr(chosen, "flip_tta", False))
-    exported = graph.to_stablehlo(function, encoder.width if encoder else 0)
+    function = graph.inference_function(config, variables, chosen.flip_tta)
+    exported = graph.to_stablehlo(function, encoder.width if encoder else 0, len(config.data.channels))
     try:
         output.mkdir(parents=True, exist_ok=True)
         (output / "preprocess.json").unlink(missing_ok=True)  # it is there only beside artefacts that were compared
@@ -145,17 +147,18 @@ def examples(config, workdir: Path) -> list[tuple[dict, Case | None]]:
     if patients and folders and all(Path(folder).is_dir() for folder in folders):
         prepare = tasks.get(config.task).preparation(config, workdir).prepare
         for case in evaluate.load_cases(config, prepare, patients):
-            values = graph.inputs(case.scan, case.geometry)
+            values = graph.inputs(case.scan, case.geometry, config.data.channels)
             values["images"] = values["images"][np.isin(case.scan.slice_index, case.slice_index)]
             clinical = {"clinical": np.tile(case.clinical, (len(case.images), 1))} if len(case.clinical) else {}
             found.append((values | clinical, case))
-    return found or [(_random(clinical_encoder(config, workdir)), None)]
+    return found or [(_random(clinical_encoder(config, workdir), len(config.data.channels)), None)]
 
 
-def _random(encoder: tabular.Encoder | None) -> dict[str, np.ndarray]:
+def _random(encoder: tabular.Encoder | None, channels: int) -> dict[str, np.ndarray]:
     print("no validation patient's data is there: comparing on random slices")
     rng = np.random.default_rng(0)
-    values = {"images": rng.uniform(0, 255, (3, 100, 100, 3)), "middle": [100, 110, 120], "spread": [30, 40, 50]}
+    middle, spread = [100, 110, 120, 130][:channels], [30, 40, 50, 60][:channels]
+    values = {"images": rng.uniform(0, 255, (3, 100, 100, channels)), "middle": middle, "spread": spread}
     if encoder:
         values["clinical"] = rng.normal(size=(3, encoder.width))
     return {name: np.float32(x) for name, x in values.items()}
@@ -166,7 +169,7 @@ def evaluated(config: ml_collections.ConfigDict, variables: dict, case: Case, ch
     predict = tasks.get(config.task).predictor(models.create_model(config.model), config.eval.batch_size)
     clinical = np.tile(case.clinical, (len(case.images), 1))
     if config.task == "classification":
-        return {"logit": predict(variables, case.images, clinical)}
+        return {"logit": classification.case_logits(predict, variables, case, chosen.flip_tta)}
     if config.task == "segmentation":
         return {"probability": inference.case_probability(predict, variables, case, chosen.flip_tta)}
 
@@ -197,8 +200,9 @@ def describe(exported: jax.export.Exported, config: ml_collections.ConfigDict, e
         "inputs": {name: _aval(x) | {"meaning": _INPUTS[name]} for name, x in graph.named_inputs(exported).items()},
         "outputs": {name: _aval(x) | {"meaning": _OUTPUTS[name]} for name, x in outputs.items()},
         "steps": _STEPS,
-        "channels": volume.CHANNELS, "size": data.size, "crop": data.crop, "region": data.get("region", "slice"),
-        "context": data.context, "limits": [-5, 5], "clinical": encoder.to_dict() if encoder else None,
+        "channels": [volume.CHANNELS[volume.SEQUENCES.index(name)] for name in data.channels],
+        "size": data.size, "crop": data.crop, "region": data.get("region", "slice"), "context": data.context,
+        "limits": [-5, 5], "clinical": encoder.to_dict() if encoder else None,
         "platforms": graph.PLATFORMS, "stablehlo": graph.STABLEHLO, "versions": workdir_lib.versions(),
     }  # fmt: skip
 

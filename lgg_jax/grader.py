@@ -7,16 +7,19 @@
 import dataclasses
 from pathlib import Path
 
+import ml_collections
 import numpy as np
 from scipy.special import expit
 
-from lgg_jax import diagnostics, inference, models
+from lgg_jax import diagnostics, inference, models, tasks
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.checkpoints import restore_variables
 from lgg_jax.data import grading
+from lgg_jax.data.cases import prepare_case
 from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
-from lgg_jax.tasks import classification
+from lgg_jax.scans.scan import warn_without_t2
+from lgg_jax.tasks import classification, joint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +30,30 @@ class Run:
     variables: dict
     predict: inference.Predictor
     threshold: float
+    flip_tta: bool
 
     def logit(self, scan: Volume, mask: np.ndarray) -> float:
         """The patient's score: the mean over the slices with tumour."""
+        warn_without_t2(scan, self.grading.data.channels)
         case = self.grading.case(scan, mask, np.zeros(len(mask), np.float32))
-        slices = classification.slice_table(self.predict, self.variables, case)
+        slices = classification.slice_table(self.predict, self.variables, case, self.flip_tta)
+        return float(diagnostics.patient_scores(slices)["logit"].iloc[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class JointRun:
+    """The same of a run that outlines as well: it sees whole slices and takes no clinical values."""
+
+    data: ml_collections.ConfigDict
+    variables: dict
+    predict: inference.Predictor
+    threshold: float = classification.Thresholds.patient_threshold
+
+    def logit(self, scan: Volume, mask: np.ndarray) -> float:
+        """The patient's score: the mean over the slices with tumour."""
+        warn_without_t2(scan, self.data.channels)
+        case = dataclasses.replace(prepare_case(scan, self.data), labels=np.zeros(len(mask), np.float32))
+        slices = joint.slice_table(self.predict, self.variables, case, mask)
         return float(diagnostics.patient_scores(slices)["logit"].iloc[0])
 
 
@@ -39,7 +61,7 @@ class Run:
 class Grader:
     """One run, or an ensemble: the mean of its logits, the mean of its thresholds."""
 
-    runs: list[Run]
+    runs: list[Run | JointRun]
 
     def grade(self, scan: Volume, mask: np.ndarray, clinical: dict[str, float | None]) -> dict:
         """The probability of grade III and the grade that it stands for; both None where there is no tumour.
@@ -62,11 +84,14 @@ def load_grader(workdirs: list[str]) -> Grader:
     return Grader([_load(Path(workdir)) for workdir in workdirs])
 
 
-def _load(workdir: Path) -> Run:
+def _load(workdir: Path) -> Run | JointRun:
     config = workdir_lib.read_config(workdir)
-    if config.task != "classification" or config.data.target != "grade":
-        raise UserError(f"{workdir} holds a run that does not grade", "pass the workdir of a configs/grade_* run")
-    variables, _ = restore_variables(workdir)
-    chosen = workdir_lib.read_chosen(workdir, classification.CHOSEN)
-    predict = classification.predictor(models.create_model(config.model), config.eval.batch_size)
-    return Run(grading.restored(config, workdir), variables, predict, chosen.patient_threshold)
+    if config.task not in ("classification", "joint") or config.data.target != "grade":
+        remedy = "pass the workdir of a configs/grade_* or configs/multitask.py run"
+        raise UserError(f"{workdir} holds a run that does not grade", remedy)
+    task, (variables, _) = tasks.get(config.task), restore_variables(workdir)
+    chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
+    predict = task.predictor(models.create_model(config.model), config.eval.batch_size)
+    if config.task == "joint":
+        return JointRun(config.data, variables, predict)
+    return Run(grading.restored(config, workdir), variables, predict, chosen.patient_threshold, chosen.flip_tta)

@@ -7,7 +7,7 @@
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -35,18 +35,22 @@ def load(path: str | Path) -> Function:
     return jax.export.deserialize(bytearray(Path(path).read_bytes())).call
 
 
-def inputs(scan: volume.Volume, geometry: volume.Geometry) -> dict[str, np.ndarray]:
+def inputs(
+    scan: volume.Volume, geometry: volume.Geometry, names: Sequence[str] = volume.SEQUENCES[:3]
+) -> dict[str, np.ndarray]:
     """What the artefact takes of a scan, without clinical values; `volume.find_geometry` gives the square.
 
+    `names` is the run's `config.data.channels`.
     `volume.input_grid(outputs["probability"], geometry)` sets the answer back: (slice, height, width).
     """
     brain = volume.inside(volume.foreground(scan.image))
-    statistics = [volume.centre_and_spread(channel, brain) for channel in np.moveaxis(scan.image, -1, 0)]
+    image = scan.image[..., volume.channel_indices(scan.image, names)]
+    statistics = [volume.centre_and_spread(channel, brain) for channel in np.moveaxis(image, -1, 0)]
     middle, spread = np.transpose(statistics)
     g = geometry
     rows = np.clip(np.arange(g.top, g.top + g.side), 0, g.height - 1)
     columns = np.clip(np.arange(g.left, g.left + g.side), 0, g.width - 1)
-    images = scan.image.take(rows, axis=1).take(columns, axis=2)
+    images = image.take(rows, axis=1).take(columns, axis=2)
     return {"images": np.float32(images), "middle": np.float32(middle), "spread": np.float32(spread)}
 
 
@@ -68,6 +72,8 @@ def inference_function(config: ml_collections.ConfigDict, variables: dict, flip_
         clinical = values.get("clinical", jnp.zeros((count, 0)))
         logits = network(x, clinical)
         outputs = {"logit": logits["label"]} if "label" in logits else {}
+        if flip_tta and config.task == "classification":
+            outputs["logit"] = (logits["label"] + network(x[:, :, ::-1], clinical)["label"]) / 2
         if "mask" in logits:
             probability = jax.nn.sigmoid(logits["mask"])
             if flip_tta:
@@ -97,10 +103,9 @@ def _triangle(before: int, after: int) -> jax.Array:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def to_stablehlo(function: Function, clinical_width: int = 0) -> jax.export.Exported:
+def to_stablehlo(function: Function, clinical_width: int = 0, channels: int = 3) -> jax.export.Exported:
     """The function for any number of slices and any side, on PLATFORMS, in STABLEHLO's version of the format."""
     count, side = jax.export.symbolic_shape("slice, side")
-    channels = len(volume.CHANNELS)
     shapes = {"images": (count, side, side, channels), "middle": (channels,), "spread": (channels,)}
     if clinical_width:
         shapes["clinical"] = (count, clinical_width)

@@ -1,5 +1,6 @@
 """Presence and grade: the loss, the score of a patient, what is chosen and written, and training on cached features."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
-from configs import grade_resnet50
+from configs import default, grade_resnet50
 from lgg_jax import models, parallel, state, train
 from lgg_jax.data import grading, pipeline
 from lgg_jax.data.cases import make_case
@@ -97,16 +98,33 @@ def test_a_patient_counts_whichever_host_has_it(monkeypatch):
     monkeypatch.setattr(parallel, "gather", lambda rows: shares.append(rows) or rows)
     for number in range(2):
         monkeypatch.setattr(parallel, "host", lambda number=number: (number, 2))
-        classification._gathered(known, {}, cases[number::2])
+        classification._gathered(known, {}, cases[number::2], False)
     both = pd.DataFrame(np.concatenate(shares), columns=["patient", "tumour_slice", "label", "logit"])
     assert [len(group) for _, group in both.groupby("patient")] == [3, 2, 1, 2]
 
 
 def test_thresholds_of_highest_accuracy():
     cases = [case("A", [1, 1], [3, 3]), case("B", [0, 0], [1, 2]), case("C", [0], [-1])]
-    chosen, score = classification.choose(known, {}, cases, None)
+    chosen, score = classification.choose(known, {}, cases, default.get_config().eval)
+    assert not chosen.flip_tta  # it changes nothing here
     assert expit(2) < chosen.threshold < expit(3) and expit(1.5) < chosen.patient_threshold < expit(3)
     assert score == classification.validate(known, {}, cases)[0]
+
+
+@pytest.mark.parametrize("other, helps", [(4.0, True), (-4.0, False)])
+def test_the_mirror_image_is_asked_where_that_helps(other, helps):
+    """`known` reads the left edge; in the mirror image it finds the right one."""
+    cases = [case("A", [1, 1], [1, 2]), case("B", [0, 0], [-1, -2])]
+    cases = [dataclasses.replace(each, images=each.images.copy()) for each in cases]
+    for each, sign in zip(cases, (1, -1), strict=True):
+        each.images[:, :, -1] = sign * other
+    config = default.get_config().eval
+    chosen, score = classification.choose(known, {}, cases, config)
+    assert chosen.flip_tta == helps and (score > classification.validate(known, {}, cases)[0]) == helps
+    table = classification.slice_table(known, {}, cases[0], flip_tta=True)
+    np.testing.assert_allclose(table["logit"], [(1 + other) / 2, (2 + other) / 2])
+    config.flip_tta = "off"
+    assert not classification.choose(known, {}, cases, config)[0].flip_tta
 
 
 TRAINING = {grading.FILE: {"encoder": None, "training": [

@@ -1,5 +1,6 @@
 """Artefacts: what they compute is what evaluate scores, whoever loads them, however many slices."""
 
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -90,6 +91,7 @@ def test_the_file_is_for_all_platforms(exported):
 def test_the_description_fits(exported, trained):
     about = json.loads((exported / "preprocess.json").read_text())
     config = workdir_lib.read_config(trained)
+    assert about["channels"] == ["pre-contrast", "FLAIR", "post-contrast"]
     assert about["size"] == config.data.size and about["step"] == restore_variables(trained)[1]
     assert about["chosen"] == vars(workdir_lib.read_chosen(trained, inference.Postprocessing))
     assert about["inputs"]["images"]["shape"] == ["slice", "side", "side", 3]
@@ -100,15 +102,18 @@ def test_the_description_fits(exported, trained):
         assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == digest
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_flips_and_neighbours_are_in_the_graph(trained, scan, flip):
+@pytest.mark.parametrize("flip, names", [(False, ("t1", "flair", "t1ce")), (True, ("t1ce", "t2"))])
+def test_flips_neighbours_and_channels_are_in_the_graph(trained, scan, flip, names):
+    t2 = np.random.default_rng(0).integers(0, 255, scan.image.shape[:3], np.uint8)
+    scan = dataclasses.replace(scan, image=np.concatenate([scan.image, t2[..., None]], axis=-1))
     config = workdir_lib.read_config(trained)
-    config.update_from_flattened_dict({"data.context": 1, "model.levels": 2, "model.features": 2})
+    fields = {"data.context": 1, "data.channels": names, "model.levels": 2, "model.features": 2}
+    config.update_from_flattened_dict(fields)
     case = cases.prepare_case(scan, config.data)
     model = models.create_model(config.model)
     variables = model.init(jax.random.key(1), np.float32(case.images[:1]), train=False)
     expected = inference.case_probability(inference.make_predictor(model, 8), variables, case, flip)
-    outputs = graph.inference_function(config, variables, flip)(graph.inputs(scan, case.geometry))
+    outputs = graph.inference_function(config, variables, flip)(graph.inputs(scan, case.geometry, names))
     found = volume.input_grid(np.asarray(outputs["probability"]), case.geometry)
     np.testing.assert_allclose(found, expected, atol=2e-3)
     assert np.abs(expected - expected[:, :, ::-1]).max() > 0.01
@@ -140,8 +145,9 @@ def test_a_grade_is_exported_with_its_clinical_values(small_resnet, tmp_path, re
 def test_without_the_data_slices_are_random(trained, tmp_path, capsys):
     config = workdir_lib.read_config(trained)
     config.data.dir = str(tmp_path / "gone")
+    config.data.channels = ("t2", "flair")
     ((values, case),) = export.examples(config, trained)
-    assert case is None and values["images"].shape == (3, 100, 100, 3)
+    assert case is None and values["images"].shape == (3, 100, 100, 2) and values["middle"].shape == (2,)
     assert "random slices" in capsys.readouterr().out
 
 

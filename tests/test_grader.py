@@ -8,14 +8,15 @@ from ml_collections import ConfigDict
 from scan_files import IMAGE, MASK
 from scipy.special import expit
 
+from configs import default
 from lgg_jax.data import tabular
 from lgg_jax.data.grading import Grading
-from lgg_jax.data.volume import Volume
+from lgg_jax.data.volume import SEQUENCES, Volume
 from lgg_jax.errors import UserError
-from lgg_jax.grader import Grader, Run, load_grader
+from lgg_jax.grader import Grader, JointRun, Run, load_grader
 
 SCAN = Volume("p", IMAGE, None, np.arange(1, 7, dtype=np.int32), {"age": 40.0, "gender": None})
-DATA = ConfigDict({"target": "grade", "region": "crop", "size": 16, "crop": True})
+DATA = ConfigDict({"target": "grade", "region": "crop", "channels": SEQUENCES[:3], "size": 16, "crop": True})
 AGE = tabular.fit([{"age": 30.0}, {"age": 50.0}], ("age",))
 
 
@@ -70,6 +71,18 @@ def test_an_ensemble_is_the_mean_of_its_logits_and_thresholds(logits, thresholds
 
 def test_no_tumour_no_grade():
     assert Grader([run()]).grade(SCAN, np.zeros_like(MASK), {}) == {"grade_3_probability": None, "grade": None}
+
+
+def test_a_run_that_outlines_as_well_grades_by_the_mask_it_is_given():
+    def number_of_slice(_variables, images, clinical):
+        assert clinical.shape == (len(IMAGE), 0) and images.shape == (len(IMAGE), 16, 16, 3)
+        return {"mask": np.zeros(images.shape[:3]), "label": np.arange(len(images), dtype=np.float32)}
+
+    data = default.get_config().data
+    data.size = 16
+    graded = Grader([JointRun(data, {}, number_of_slice)]).grade(SCAN, MASK, {"age": 3.0})
+    logit = np.flatnonzero(MASK.any(axis=(1, 2))).mean()
+    assert graded == {"grade_3_probability": pytest.approx(expit(logit)), "grade": 3}
 
 
 @pytest.mark.parametrize("config", [

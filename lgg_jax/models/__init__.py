@@ -1,19 +1,23 @@
 """Linen modules. `create_model(config.model)` makes the one a config names."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import linen as nn
 
 from lgg_jax import workdir as workdir_lib
+from lgg_jax.data.volume import SEQUENCES
 from lgg_jax.errors import UserError
-from lgg_jax.models.classifier import Classifier
+from lgg_jax.models.classifier import Classifier, Linear
 from lgg_jax.models.pretrained import Pretrained, from_zscore, read_pretrained
 from lgg_jax.models.resnet import ResNet50
 from lgg_jax.models.unet import UNet
 from lgg_jax.models.unet_resnet import UNetResNet50
 
-NAMES = ("unet", "unet_resnet50", "classifier")
+NAMES = ("unet", "unet_resnet50", "classifier", "linear")
+WITHOUT_BACKBONE = ("unet", "linear")
 EXPECTED = ("stride_on_first", "norm_epsilon", "input_order", "input_scale")  # what weights of a ResNet50 expect
 
 
@@ -33,6 +37,8 @@ def create_model(
     dtype, fixed = jnp.dtype(config.dtype).type, (*config.fixed_norm, *frozen)
     if config.name == "unet":
         return UNet(config.features, config.levels, config.norm, config.dropout, dtype, axis_name, fixed)
+    if config.name == "linear":
+        return Linear()
     backbone = ResNet50(config.stride_on_first, 0, config.norm_epsilon, dtype, axis_name)
     shared = {
         "backbone": backbone, "input_order": config.input_order, "input_scale": tuple(config.input_scale),
@@ -52,15 +58,19 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """
     model = config.model
     _check_name(model.name)
-    if model.name == "unet":
+    _check_channels(config.data.channels)
+    if model.name in WITHOUT_BACKBONE:
         if model.pretrained:
             raise UserError(
-                f"config.model.pretrained={model.pretrained}: the plain U-Net has no pretrained part",
+                f"config.model.pretrained={model.pretrained}: config.model.name={model.name!r} has no pretrained part",
                 "leave it empty, or set config.model.name=unet_resnet50",
             )
         return config
     if config.data.context:
         raise UserError(f"config.data.context={config.data.context}: a ResNet50 takes three channels", "set it to 0")
+    if len(config.data.channels) != 3:
+        given = f"config.data.channels={tuple(config.data.channels)}"
+        raise UserError(f"{given}: a ResNet50 takes three channels", "name three, or use config.model.name=unet")
     config = config.copy_and_resolve_references()
     if config.init_from:
         before = workdir_lib.read_config(config.init_from).model
@@ -74,6 +84,12 @@ def _expected(weights: Pretrained) -> dict:
     scale = from_zscore(np.ones(3, np.float32), weights)
     values = weights.stride_on_first, weights.epsilon, weights.channel_order, tuple(float(x) for x in scale)
     return dict(zip(EXPECTED, values, strict=True))
+
+
+def _check_channels(names: Sequence[str]) -> None:
+    if not names or len(set(names)) < len(names) or not set(names) <= set(SEQUENCES):
+        wrong = f"config.data.channels={tuple(names)} does not name different sequences"
+        raise UserError(wrong, f"choose from {', '.join(SEQUENCES)}, each once, in the order for the network to see")
 
 
 def _check_name(name: str) -> None:

@@ -3,6 +3,8 @@
     model = create_model(config.model)                                # config.model.name = "classifier"
     variables = model.init(jax.random.key(0), images, clinical, train=False)
     logits = model.apply(variables, images, clinical, train=False)    # (batch,)
+
+`Linear` (config.model.name = "linear") answers from the clinical values and mask features alone.
 """
 
 import flax.linen as nn
@@ -74,3 +76,15 @@ class Classifier(nn.Module):
         x = as_expected(image, self.input_order, self.input_scale)
         deepest = self.backbone(x, train and "backbone" not in self.fixed_norm)[-1]
         return deepest.astype(jnp.float32).mean(axis=(1, 2))
+
+
+class Linear(nn.Module):
+    """The logit of one answer as a weighted sum of clinical values and mask features; the slice is not looked at.
+
+    The weights start at zero, so that a short training keeps those of features that say little near it.
+    """
+
+    @nn.compact
+    def __call__(self, image: jax.Array, clinical: jax.Array, train: bool) -> jax.Array:
+        """(batch, …), which is ignored, and (batch, width) → (batch,) float32."""
+        return nn.Dense(1, kernel_init=nn.initializers.zeros, name="output")(clinical)[..., 0]

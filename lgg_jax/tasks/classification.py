@@ -22,7 +22,7 @@ from lgg_jax.data import grading
 from lgg_jax.data.cases import Case
 from lgg_jax.data.pipeline import Slices
 from lgg_jax.errors import UserError
-from lgg_jax.tasks.segmentation import patient_columns, read_tables
+from lgg_jax.tasks.segmentation import SWITCHES, check_switches, patient_columns, read_tables
 
 SCORE = "score"
 preparation = grading.preparation
@@ -30,10 +30,14 @@ preparation = grading.preparation
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """From which probability on the answer is yes, for a slice and for a patient; chosen on validation."""
+    """From which probability on the answer is yes, for a slice and for a patient; chosen on validation.
+
+    With `flip_tta` a logit is the mean of the slice's and its mirror image's.
+    """
 
     threshold: float = 0.5
     patient_threshold: float = 0.5
+    flip_tta: bool = False
 
 
 CHOSEN = Thresholds
@@ -42,8 +46,19 @@ CHOSEN = Thresholds
 def check(config: ml_collections.ConfigDict) -> None:
     """UserError where the config asks for what there is not: before the training, not after it."""
     grading.check(config.data)
-    if config.model.name != "classifier":
-        raise UserError(f"config.model.name={config.model.name!r} does not classify", "use 'classifier'")
+    check_labels(config)
+    check_switches(config.eval)
+    if config.model.name not in ("classifier", "linear"):
+        raise UserError(f"config.model.name={config.model.name!r} does not classify", "use 'classifier' or 'linear'")
+    if config.model.name == "linear" and not config.data.tabular:
+        raise UserError("config.model.name='linear' sees config.data.tabular alone, which is empty", "name its columns")
+
+
+def check_labels(config: ml_collections.ConfigDict) -> None:
+    """UserError where the augmentation would make a slice another than its label says."""
+    if config.augment.carve_mix:
+        wrong = f"config.augment.carve_mix={config.augment.carve_mix}: a pasted tumour is not the one of the label"
+        raise UserError(wrong, "set it to 0, or use config.task=segmentation")
 
 
 def inputs(batch: dict) -> tuple:
@@ -89,7 +104,10 @@ def validate(predict: inference.Predictor, variables: dict, cases: list[Case]) -
 
     Not the AUC itself: with the nine patients of a validation it has twenty values.
     """
-    slices = _gathered(predict, variables, cases)
+    return _score(_gathered(predict, variables, cases, False))
+
+
+def _score(slices: pd.DataFrame) -> tuple[float, dict]:
     table = slices if _differs_within(slices) else diagnostics.patient_scores(slices)
     score = -float(np.logaddexp(0, table["logit"] * (1 - 2 * table["label"])).mean())
     auc, _ = diagnostics.delong_ci(table["label"], table["logit"])
@@ -101,12 +119,13 @@ def pictures(_predict: inference.Predictor, _variables: dict, _cases: list[Case]
     return {}
 
 
-def choose(predict: inference.Predictor, variables: dict, cases: list[Case], _config) -> tuple[Thresholds, float]:
-    """The thresholds of highest accuracy on validation; the score of `validate`."""
-    slices = _gathered(predict, variables, cases)
-    patients = diagnostics.patient_scores(slices)
-    best = (diagnostics.best_threshold(table["label"], expit(table["logit"])) for table in (slices, patients))
-    return Thresholds(*best), validate(predict, variables, cases)[0]
+def choose(predict: inference.Predictor, variables: dict, cases: list[Case], config) -> tuple[Thresholds, float]:
+    """Whether flips help (`config.flip_tta`), and the thresholds of highest accuracy; the score of `validate`."""
+    tables = {flip: _gathered(predict, variables, cases, flip) for flip in SWITCHES[config.flip_tta]}
+    flip = max(tables, key=lambda flip: _score(tables[flip])[0])  # the first of equals: no flips
+    patients = diagnostics.patient_scores(tables[flip])
+    best = (diagnostics.best_threshold(table["label"], expit(table["logit"])) for table in (tables[flip], patients))
+    return Thresholds(*best, flip), _score(tables[flip])[0]
 
 
 def evaluate(
@@ -121,7 +140,7 @@ def evaluate(
     """
     tables, about = [], []
     for case in tqdm.tqdm(cases, unit="volume", disable=None):
-        tables.append(slice_table(predict, variables, case))
+        tables.append(slice_table(predict, variables, case, chosen.flip_tta))
         about.append(about_patient(case))
     return scored(tables, about, chosen, preparation)
 
@@ -182,10 +201,18 @@ def _summarised(slices: pd.DataFrame, table: pd.DataFrame, chosen: Thresholds):
     return metrics, {"cases": table, "slices": slices}, draw
 
 
-def slice_table(predict: inference.Predictor, variables: dict, case: Case) -> pd.DataFrame:
+def slice_table(predict: inference.Predictor, variables: dict, case: Case, flip_tta: bool = False) -> pd.DataFrame:
     """A row a slice: patient, slice_index, tumour_slice, label, logit, probability."""
+    return as_table(case, case_logits(predict, variables, case, flip_tta))
+
+
+def case_logits(predict: inference.Predictor, variables: dict, case: Case, flip_tta: bool) -> np.ndarray:
+    """(row,) float32; `flip_tta`: mean with their mirror images'."""
     clinical = np.tile(case.clinical, (len(case.images), 1))
-    return as_table(case, predict(variables, case.images, clinical))
+    logits = predict(variables, case.images, clinical)
+    if flip_tta and case.images.ndim == 4:  # the features of a frozen backbone have no mirror image
+        logits = (logits + predict(variables, case.images[:, :, ::-1], clinical)) / 2
+    return logits
 
 
 def as_table(case: Case, logits: np.ndarray) -> pd.DataFrame:
@@ -212,9 +239,9 @@ def _line(name: str, part: dict) -> str:
     )
 
 
-def _gathered(predict, variables, cases: list[Case]) -> pd.DataFrame:
+def _gathered(predict, variables, cases: list[Case], flip_tta: bool) -> pd.DataFrame:
     """The slices of all hosts' cases."""
-    tables = [slice_table(predict, variables, case) for case in cases]
+    tables = [slice_table(predict, variables, case, flip_tta) for case in cases]
     rows = [np.stack([t["tumour_slice"], t["label"], t["logit"]], axis=1).astype(np.float32) for t in tables]
     # Patients are numbered, as names cannot be gathered.
     first = parallel.host()[0]

@@ -11,7 +11,7 @@ import pandas as pd
 from flax import linen as nn
 
 from lgg_jax import inference, losses
-from lgg_jax.data import grading, volume
+from lgg_jax.data import grading
 from lgg_jax.data.cases import Case, prepare_case
 from lgg_jax.data.mask_features import mask_features
 from lgg_jax.errors import UserError
@@ -26,6 +26,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     """UserError where the config asks for what there is not."""
     segmentation.check_outline(config)
     grading.check(config.data)
+    classification.check_labels(config)
     if config.model.name != "unet_resnet50" or not config.model.grade_head:
         given = f"config.model.name={config.model.name!r}, grade_head={config.model.grade_head}"
         raise UserError(f"{given}: task joint needs both answers", "use 'unet_resnet50' with grade_head=True")
@@ -95,8 +96,9 @@ def evaluate(
     def outlined() -> Iterable[Case]:
         for case in cases:
             if case.scan.clinical.get("grade") is not None:
-                predicted, logits = _outlined(predict, variables, case, chosen)
-                grades.append(classification.as_table(predicted, logits))
+                mask = chosen.mask(inference.case_probability(_masks(predict), variables, case, chosen.flip_tta))
+                predicted = _outlined(case, mask)
+                grades.append(slice_table(predict, variables, predicted, mask))
                 about.append(classification.about_patient(predicted))
             yield case
 
@@ -105,16 +107,17 @@ def evaluate(
     return _both(outline, graded)
 
 
-def _outlined(
-    predict: inference.Predictor, variables: dict, case: Case, chosen: inference.Postprocessing
-) -> tuple[Case, np.ndarray]:
-    """The case as the network outlines it, and its logits (row,): what a classifier is told of a patient."""
-    output = predict(variables, case.images, np.zeros((len(case.images), 0), np.float32))
-    mask = chosen.mask(volume.input_grid(output["mask"], case.geometry))
+def slice_table(predict: inference.Predictor, variables: dict, case: Case, mask: np.ndarray) -> pd.DataFrame:
+    """That of `classification.slice_table`; the tumour slices are those of `mask` (slice, height, width) bool."""
+    logits = _both_answers(predict, variables, case.images)["label"]
+    return classification.as_table(dataclasses.replace(case, tumour=mask.any(axis=(1, 2))), logits)
+
+
+def _outlined(case: Case, mask: np.ndarray) -> Case:
+    """The case with what this outline tells, and labels on all slices: what a classifier is told of a patient."""
     values = case.scan.clinical | (mask_features(case.scan, mask) or {})
     labels = np.full(len(mask), values["grade"] > 2)
-    scan = dataclasses.replace(case.scan, clinical=values)
-    return dataclasses.replace(case, scan=scan, tumour=mask.any(axis=(1, 2)), labels=labels), output["label"]
+    return dataclasses.replace(case, scan=dataclasses.replace(case.scan, clinical=values), labels=labels)
 
 
 def _both(outline: tuple, graded: tuple | None) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
@@ -150,4 +153,8 @@ def pool(folders: list[Path]) -> tuple[dict, dict[str, pd.DataFrame], Callable[[
 
 def _masks(predict: inference.Predictor) -> inference.Predictor:
     """The part of the predictor that `segmentation` knows: (variables, images) → probabilities."""
-    return lambda variables, images: predict(variables, images, np.zeros((len(images), 0), np.float32))["mask"]
+    return lambda variables, images: _both_answers(predict, variables, images)["mask"]
+
+
+def _both_answers(predict: inference.Predictor, variables: dict, images: np.ndarray) -> dict[str, np.ndarray]:
+    return predict(variables, images, np.zeros((len(images), 0), np.float32))

@@ -31,9 +31,10 @@ SWITCHES = {"on": (True,), "off": (False,), "choose": (False, True)}
 def check(config: ml_collections.ConfigDict) -> None:
     """UserError where the config asks for what there is not: before the training, not after it."""
     check_outline(config)
-    if config.model.name == "classifier" or (config.model.name == "unet_resnet50" and config.model.grade_head):
+    graded = config.model.name == "unet_resnet50" and config.model.grade_head
+    if graded or config.model.name not in ("unet", "unet_resnet50"):
         raise UserError(
-            f"config.model.name={config.model.name!r}, grade_head={config.model.grade_head} does more than outline",
+            f"config.model.name={config.model.name!r}, grade_head={config.model.grade_head} does not outline alone",
             "use 'unet' or 'unet_resnet50' without a grade_head, or another config.task",
         )
 
@@ -42,9 +43,14 @@ def check_outline(config: ml_collections.ConfigDict) -> None:
     """The same of `config.loss` and `config.eval`, whatever the model."""
     if not any(config.loss[name] for name in TERMS):
         raise UserError("config.loss has no term with a weight above 0", "set bce, dice or focal_tversky")
+    check_switches(config.eval)
+
+
+def check_switches(config: ml_collections.ConfigDict) -> None:
+    """The same of what `config.eval` leaves to be chosen."""
     for name in ("flip_tta", "largest_component"):
-        if config.eval[name] not in SWITCHES:
-            raise UserError(f"config.eval.{name}={config.eval[name]!r} is not known", "use 'on', 'off' or 'choose'")
+        if config[name] not in SWITCHES:
+            raise UserError(f"config.eval.{name}={config[name]!r} is not known", "use 'on', 'off' or 'choose'")
 
 
 def preparation(config: ml_collections.ConfigDict, _workdir: Path, _splits: dict | None = None) -> Preparation:
