@@ -6,9 +6,12 @@
 PATH is a kaggle_3m folder of TIFF slices, a NIfTI file or folder, a DICOM series, or a folder of any of these. Several
 workdirs are an ensemble. DIR gets a folder a scan (mask, overlay.png, with --probability the probability as well) and
 predictions.csv, a row a scan. A scan that cannot be read is listed there and the others are still done; exit code 2.
+A --workdir of configs/multitask.py grades as well, where no --grade_workdir is given.
 """
 
+import collections
 import contextlib
+import filecmp
 import sys
 import warnings
 from collections.abc import Iterator
@@ -21,6 +24,7 @@ from absl import flags
 from PIL import Image
 
 from lgg_jax import figures, scans
+from lgg_jax import workdir as workdir_lib
 from lgg_jax.data.clinical import FIELDS
 from lgg_jax.data.files import number, read_table
 from lgg_jax.errors import UserError
@@ -37,10 +41,10 @@ GRADE_COLUMNS = ("grade_3_probability", "grade")
 
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Flags of the verb `predict`."""
-    flags.DEFINE_multi_string("workdir", None, "A segmentation run; several: their mean.", flag_values=flag_values)
+    flags.DEFINE_multi_string("workdir", None, "A run that outlines; several: their mean.", flag_values=flag_values)
     flags.DEFINE_string("input", None, "A scan, or a folder of scans.", flag_values=flag_values)
     flags.DEFINE_string("output", None, "Folder for what is found.", flag_values=flag_values)
-    flags.DEFINE_multi_string("grade_workdir", [], "A grade run; several: their mean.", flag_values=flag_values)
+    flags.DEFINE_multi_string("grade_workdir", [], "A run that grades; several: their mean.", flag_values=flag_values)
     flags.DEFINE_string("clinical", "", "Table with a column patient: values for the grade.", flag_values=flag_values)
     flags.DEFINE_bool("probability", False, "Write the probability of every pixel too.", flag_values=flag_values)
     flags.DEFINE_float("max_gigabytes", 4.0, "Largest sequence, unpacked.", lower_bound=0, flag_values=flag_values)
@@ -54,10 +58,11 @@ def main(flag_values: flags.FlagValues) -> int:
     if f.clinical and not f.grade_workdir:
         raise UserError("--clinical without --grade_workdir: an outline takes no clinical values", "pass both or none")
     with warnings_as_lines():
-        sources = scans.find_scans(f.input, f.max_gigabytes)
+        sources = without_copies(scans.find_scans(f.input, f.max_gigabytes))
         clinical = clinical_table(Path(f.clinical)) if f.clinical else None
         segmenter = load_segmenter(f.workdir)
-        grader = load_grader(f.grade_workdir) if f.grade_workdir else None
+        graders = f.grade_workdir or list(filter(grades_too, f.workdir))
+        grader = load_grader(graders) if graders else None
         try:
             output.mkdir(parents=True, exist_ok=True)
             rows = predict_all(sources, output, segmenter, grader, clinical, f.probability)
@@ -118,6 +123,33 @@ def predict(scan: Scan, segmenter: Segmenter, folder: Path, with_probability: bo
         "spacing_mm": "unknown" if spacing is None else "×".join(f"{side:g}" for side in spacing),
         "missing_sequences": missing_sequences(volume.image),
     }
+
+
+def grades_too(workdir: str) -> bool:
+    """Whether the run that outlines also grades."""
+    return workdir_lib.read_fields(Path(workdir), "pass the --workdir of a training run")["task"] == "joint"
+
+
+def without_copies(sources: list[scans.Source]) -> list[scans.Source]:
+    """Of folders with one name and the same files in them the first, as the Kaggle zip holds its data twice."""
+    kept, copies = [], collections.Counter()
+    for source in sources:
+        original = next((one for one in kept if is_copy(source.path, one.path)), None)
+        if original is None:
+            kept.append(source)
+        else:
+            copies[original.path.parent, source.path.parent] += 1
+    for (used, ignored), count in copies.items():
+        warnings.warn(f"{count} scans are here twice: using those in {used}, ignoring those in {ignored}", stacklevel=2)
+    return kept
+
+
+def is_copy(first: Path, second: Path) -> bool:
+    """Whether these are two folders of one name that hold the same files, byte by byte."""
+    if first == second or first.name != second.name or not (first.is_dir() and second.is_dir()):
+        return False
+    names, others = ({str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()} for root in (first, second))
+    return bool(names) and names == others == {*filecmp.cmpfiles(first, second, names, shallow=False)[0]}
 
 
 def check_paths(source: Path, output: Path) -> None:

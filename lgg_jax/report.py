@@ -113,12 +113,8 @@ def report(workdirs: list[str], output) -> Path:
 
 def read_run(workdir: Path, name: str) -> Run:
     """Everything of a workdir that the page shows; UserError where the folder is none."""
-    remedy = "pass the --workdir of a training run"
-    config = workdir_lib.read_json(workdir / "config.json", remedy)
-    if "task" not in config:
-        raise UserError(f"{workdir}/config.json is not of a training run", remedy)
+    fields = workdir_lib.read_fields(workdir, "pass the --workdir of a training run")
     found = sorted((path.parent for path in workdir.glob("eval/*/metrics.json")), key=lambda f: (f.name != "test", f))
-    fields = workdir_lib.flat(config)
     return Run(
         name, workdir, fields, splits_lib.read_splits(workdir / "splits.json"),
         read_optional(workdir / "postprocess.json"), read_optional(workdir / "versions.json"),

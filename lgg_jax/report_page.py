@@ -135,7 +135,7 @@ def _shown(value) -> str:
 
 def versions(runs: list) -> Iterator[str]:
     names = {name: None for run in runs for name in run.versions or {}}
-    frame = pd.DataFrame({"": ["data", *(f"patients: {name}" for name in splits_lib.SETS), "split by", *names]})
+    frame = pd.DataFrame({"": ["data folder", *(f"patients: {name}" for name in splits_lib.SETS), "split by", *names]})
     for run in runs:
         counts = (f"{len(splits_lib.members(run.splits, name)):,}" for name in splits_lib.SETS)
         recorded = run.versions or {}
@@ -154,8 +154,8 @@ def model_card(runs: list) -> Iterator[str]:
         "treatment or any decision about a person."
     )
     yield paragraph(
-        "Input: T1, FLAIR and T1 with contrast of a whole volume, in axial slices; FLAIR stands in for a missing "
-        "sequence."
+        "Input: T1, FLAIR and T1 with contrast of a whole volume, or the sequences that data.channels names, in axial "
+        "slices; FLAIR stands in for a missing sequence."
     )
     told = dict.fromkeys(line for run in runs for line in about(run))  # what holds for several is said once
     yield from map(paragraph, told)

@@ -1,4 +1,4 @@
-"""Finished segmentation runs, restored and applied to new scans; several of them are an ensemble.
+"""Finished runs that outline, alone or beside a grade, applied to new scans; several of them are an ensemble.
 
     segmenter = load_segmenter(["runs/cpu"])
     probability = segmenter.probability(volume)       # (slice, height, width), on the scan's own grid
@@ -8,6 +8,7 @@
 import dataclasses
 from pathlib import Path
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -17,6 +18,10 @@ from lgg_jax.checkpoints import restore_variables
 from lgg_jax.data.cases import prepare_case
 from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
+from lgg_jax.scans.scan import warn_without_t2
+
+# What a model of each task answers → the probability of tumour.
+_OUTLINES = {"segmentation": jax.nn.sigmoid, "joint": lambda logits: jax.nn.sigmoid(logits["mask"])}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +35,7 @@ class Run:
 
     def probability(self, scan: Volume) -> np.ndarray:
         """(slice, height, width) float32."""
+        warn_without_t2(scan, self.data.channels)
         case = prepare_case(scan, self.data)
         return inference.case_probability(self.predict, self.variables, case, self.chosen.flip_tta)
 
@@ -57,14 +63,15 @@ class Segmenter:
 
 
 def load_segmenter(workdirs: list[str]) -> Segmenter:
-    """Restores the best weights of each run; UserError where one is no segmentation or has not ended."""
+    """Restores the best weights of each run; UserError where one does not outline or has not ended."""
     return Segmenter([_load(Path(workdir)) for workdir in workdirs])
 
 
 def _load(workdir: Path) -> Run:
     config = workdir_lib.read_config(workdir)
-    if config.task != "segmentation":
+    if config.task not in _OUTLINES:
         raise UserError(f"{workdir} holds a run of task {config.task}", "pass the workdir of a segmentation")
     variables, _ = restore_variables(workdir)
-    predict = inference.make_predictor(models.create_model(config.model), config.eval.batch_size)
+    model = models.create_model(config.model)
+    predict = inference.make_predictor(model, config.eval.batch_size, _OUTLINES[config.task])
     return Run(config.data, variables, predict, workdir_lib.read_chosen(workdir, inference.Postprocessing))

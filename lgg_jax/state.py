@@ -55,7 +55,24 @@ def initial_variables(
 
     `variables`, the best weights of `config.init_from`, where given; else initialised, with the backbone of
     `config.model.pretrained` where one is named. `inputs` are those of the model, of any number of rows.
+
+    Raises:
+      UserError: weights of another model, or `config.model.fixed_norm` names a module without BatchNorm.
     """
+    initial = _initial(config, model, inputs, variables)
+    unknown = set(config.model.fixed_norm) - set(initial["batch_stats"])
+    if unknown:
+        names = ", ".join(sorted(initial["batch_stats"]))
+        raise UserError(
+            f"config.model.fixed_norm names {sorted(unknown)}, of which the model has no BatchNorm",
+            f"choose from {names}" if names else "leave it empty",
+        )
+    return initial
+
+
+def _initial(
+    config: ml_collections.ConfigDict, model: nn.Module, inputs: tuple[np.ndarray, ...], variables: dict | None
+) -> dict:
     init, key = partial(model.init, train=False), stream_key(config.seed, 0, "init")
     if variables is not None:
         remedy = "give this run the config.model and config.data of that one"

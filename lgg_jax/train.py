@@ -121,7 +121,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     train_step, state = start(num_steps)
     parallel.barrier("every host has looked whether this is a resume")
     if not resumed and parallel.is_first_host():
-        workdir_lib.begin(workdir, config, splits, num_steps, preparation.files)
+        workdir_lib.begin(workdir, config, splits, num_steps, preparation.files, dataset.version(config.data))
     with parallel.Preemption() as preemption, Checkpoints(workdir) as checkpoints:
         # The order of a resume: a checkpoint of this workdir wins over `init_from`, which wins over new weights.
         # The input needs nothing (a step is a position), nor do the random streams (derived from the step).

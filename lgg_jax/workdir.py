@@ -14,12 +14,18 @@ import importlib.metadata
 import json
 import os
 import platform
+import runpy
+import subprocess
 from pathlib import Path
 
 import jax
 import ml_collections
+from absl import logging
+from flax import traverse_util
 
 from lgg_jax.errors import UserError
+
+_ROOT = Path(__file__).parents[1]
 
 # Where the data lies may differ between two machines that share a run; all else would make it another run.
 _MAY_DIFFER = ("data.dir", "data.cache_dir")
@@ -47,9 +53,31 @@ def read_json(path: Path, remedy: str) -> dict:
 
 
 def read_config(workdir: str | Path) -> ml_collections.ConfigDict:
-    """The config that the run in `workdir` was started with."""
-    remedy = "pass the --workdir of a training run"
-    return ml_collections.ConfigDict(read_json(Path(workdir) / "config.json", remedy))
+    """The config that the run in `workdir` was started with; fields that are newer than the run as by default."""
+    fields = _with_newer(read_fields(Path(workdir), "pass the --workdir of a training run"), workdir)
+    return ml_collections.ConfigDict(traverse_util.unflatten_dict(fields, sep="."))
+
+
+def read_fields(workdir: Path, remedy: str) -> dict:
+    """{"data.size": 256, …}: config.json as it is; UserError, with the remedy, where it is of no training run."""
+    content = read_json(workdir / "config.json", remedy)
+    if "task" not in content:
+        raise UserError(f"{workdir}/config.json is not of a training run", remedy)
+    return flat(content)
+
+
+def _with_newer(fields: dict, workdir: str | Path) -> dict:
+    """The fields of a run, and those that came after it: configs/default.py has them as it was before they came."""
+    newer = {name: value for name, value in _default_fields().items() if name not in fields}
+    if newer:
+        logging.warning("%s was begun before there was %s: as in configs/default.py", workdir, ", ".join(newer))
+    return fields | newer
+
+
+def _default_fields() -> dict:
+    """Those of configs/default.py, which lies beside the package and not in it; none where it was left out."""
+    path = _ROOT / "configs" / "default.py"
+    return flat(json.loads(runpy.run_path(str(path))["get_config"]().to_json())) if path.exists() else {}
 
 
 def num_steps(workdir: Path) -> int:
@@ -58,9 +86,9 @@ def num_steps(workdir: Path) -> int:
 
 
 def read_chosen(workdir: Path, kind: type):
-    """What the training chose on validation, as a dataclass of type `kind`."""
+    """What the training chose on validation, as a dataclass of type `kind`; the default of a field newer than it."""
     content = read_json(workdir / "postprocess.json", "let the training end first: give its command again")
-    return kind(**{field.name: content[field.name] for field in dataclasses.fields(kind)})
+    return kind(**{field.name: content[field.name] for field in dataclasses.fields(kind) if field.name in content})
 
 
 def started(workdir: Path) -> bool:
@@ -74,7 +102,7 @@ def check(workdir: Path, config: ml_collections.ConfigDict) -> None:
         raise UserError(f"{workdir} is a file", "pass a folder as --workdir")
     if not started(workdir):
         return
-    before = flat(read_json(workdir / "config.json", "remove the workdir or pass another --workdir"))
+    before = _with_newer(read_fields(workdir, "remove the workdir or pass another --workdir"), workdir)
     now = flat(json.loads(config.to_json()))
     changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in _MAY_DIFFER]
     if changed:
@@ -86,32 +114,44 @@ def check(workdir: Path, config: ml_collections.ConfigDict) -> None:
 
 
 def begin(
-    workdir: Path, config: ml_collections.ConfigDict, splits: dict, num_steps: int, files: dict[str, dict] | None = None
+    workdir: Path, config: ml_collections.ConfigDict, splits: dict, num_steps: int,
+    files: dict[str, dict] | None = None, data: str = "",
 ) -> None:
     """Writes down what every resume and evaluation goes by; nothing is written before the run is known to work.
 
-    `files` are the task's own, by name.
+    `files` are the task's own, by name; `data` is `dataset.version` of what it is trained on.
     """
     try:
         for name, content in (files or {}).items():
             write_json(workdir / name, content)
         write_json(workdir / "splits.json", splits)
         write_json(workdir / "length.json", {"num_steps": num_steps})
-        write_json(workdir / "versions.json", versions())
+        write_json(workdir / "versions.json", ({"data": data} if data else {}) | versions())
         write_json(workdir / "config.json", json.loads(config.to_json()))
     except OSError as error:
         raise UserError(f"cannot write to {workdir} ({error})", "pass another --workdir or free space") from error
 
 
 def versions() -> dict[str, str]:
-    """What computes: the version of each package that is installed, Python, the platform and JAX's devices."""
-    found = {}
+    """What computes: git's commit, the version of each installed package, Python, the platform and JAX's devices."""
+    found = _commit()
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     kinds = collections.Counter(f"{device.platform} ({device.device_kind})" for device in jax.devices())
     devices = ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
     return found | {"python": platform.python_version(), "platform": platform.platform(), "devices": devices}
+
+
+def _commit() -> dict[str, str]:
+    """{"commit": "0123456789ab", "-dirty" after it where files have changed since}; empty outside a git checkout."""
+    if not (_ROOT / ".git").exists():  # git itself would look further up, and find another project's
+        return {}
+    command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):  # no git, or a checkout that is another user's
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return {"commit": done.stdout.strip()}
+    return {}
 
 
 def flat(content: dict, prefix: str = "") -> dict:

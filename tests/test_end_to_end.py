@@ -101,6 +101,7 @@ def test_the_workdir_is_as_described(story):
         "eval"}
     assert read_json(run / "length.json") == {"num_steps": 90}
     assert read_json(run / "config.json")["model"]["features"] == 4
+    assert read_json(run / "versions.json")["data"].startswith("lgg_mri 1.0.0, ")
     assert read_json(run / "postprocess.json")["step"] == read_json(run / "eval/test/metrics.json")["step"]
 
 
@@ -199,6 +200,7 @@ def test_every_config_has_the_fields_and_a_model(name):
     assert importlib.import_module(f"configs.{name}").__doc__.count("python -m lgg_jax train") == 1
     task, size, channels = tasks.get(config.task), config.data.size, 3 * (1 + 2 * config.data.context)
     assert models.resolve(config) == config
+    config.data.segmentation_workdir = "W" if name == "grade_two_stage" else ""  # which must be given
     task.check(config)
     model = models.create_model(config.model)
     inputs = task.inputs({"image": jnp.zeros((1, size, size, channels)), "clinical": jnp.zeros((1, 0))})

@@ -1,5 +1,6 @@
 """The grade by folds, the joint model and a split by slice, by shipped configs shrunk by a few fields."""
 
+import functools
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ STEPS = {"train.minutes": 0, "train.num_steps": 4, "train.eval_every": 2, "train
          "train.log_every": 1, "data.size": 32, "data.validation_fraction": 0.25, "model.hidden": (4,)}  # fmt: skip
 GRADE = STEPS | {"train.batch_size": 8, "optimizer.learning_rate": 1e-2}
 JOINT = STEPS | {"train.batch_size": 4, "model.features": 2, "optimizer.warmup_steps": 1, "data.test_fraction": 0.4,
-                 "eval.flip_tta": "off", "eval.largest_component": "off"}  # fmt: skip
+                 "eval.flip_tta": "off", "eval.largest_component": "off", "eval.threshold": 0.04}  # fmt: skip
 LEVEL = {"accuracy", "f1", "auc", "auc_ci95", "brier", "ece", "n", "n_positive"}
 
 
@@ -110,6 +111,15 @@ def test_every_patient_once_out_of_fold(folds):
     assert all(set(part["patient"]) <= set(split["test"]) for part, split in zip(parts, splits, strict=True))
 
 
+def test_mask_features_alone_say_the_same_of_every_slice(small_phantoms, typed, tmp_path):
+    fields = GRADE | {"data.folds": 2, "train.num_steps": 20, "train.eval_every": 20}
+    typed(*words("grade_mask_features", small_phantoms, tmp_path / "W", fields))
+    typed("evaluate", f"--workdir={tmp_path / 'W'}")
+    logits = pd.read_csv(tmp_path / "W/eval/test/slices.csv").groupby("patient")["logit"]
+    np.testing.assert_allclose(logits.max(), logits.min(), rtol=1e-6)
+    assert logits.mean().nunique() == logits.ngroups
+
+
 @pytest.mark.parametrize("path, split", [("0/eval/test", "test"), ("0/eval/folds", "test"),
                                          ("0/eval/validation", "validation")])
 def test_metrics_have_the_form_that_scripts_rely_on(folds, path, split, small_phantoms):
@@ -152,7 +162,7 @@ def test_figures_and_the_workdir(folds):
         "config.json", "splits.json", "length.json", "versions.json", "tabular.json", "postprocess.json",
         "checkpoints", "logs", "eval"}
     chosen = read_json(folds / "0/postprocess.json")
-    assert {"threshold", "patient_threshold", "step", "validation_score"} == set(chosen)
+    assert {"threshold", "patient_threshold", "flip_tta", "step", "validation_score"} == set(chosen)
     assert read_json(folds / "0/eval/test/metrics.json")["threshold"] == chosen["threshold"]
     assert {"validation/loss", "train/accuracy"} <= {name for line in lines(folds / "0") for name in line}
 
@@ -207,6 +217,38 @@ def test_the_joint_model_has_both_parts(joint):
         name for line in lines(joint) for name in line}
 
 
+@pytest.fixture(scope="module")
+def predicted(small_phantoms, lgg, tmp_path_factory):
+    """`predicted(W, G)`: predictions.csv of all phantoms by --workdir=W and, if given, --grade_workdir=G."""
+
+    @functools.cache
+    def command(workdir: Path, *grade: Path) -> pd.DataFrame:
+        output = tmp_path_factory.mktemp("predicted") / "out"
+        runs = [f"--workdir={workdir}", *(f"--grade_workdir={folder}" for folder in grade)]
+        assert lgg("predict", *runs, f"--input={small_phantoms}", f"--output={output}").code == 0
+        return pd.read_csv(output / "predictions.csv", index_col="patient")
+
+    return command
+
+
+def test_the_joint_model_outlines_and_grades_at_once_as_evaluate_did(joint, predicted):
+    rows, folder = predicted(joint), joint / "eval/test"
+    cases, grades = (pd.read_csv(folder / name, index_col="patient") for name in ("cases.csv", "grades.csv"))
+    assert (rows["tumour_pixels"][cases.index] == cases["predicted_pixels"]).all()
+    found = grades[rows["tumour_pixels"][grades.index] > 0]
+    assert len(found), "no test patient has a mask to grade by"
+    np.testing.assert_allclose(rows["grade_3_probability"][found.index], found["probability"], rtol=1e-5)
+    assert (rows["grade"].isna() == (rows["tumour_pixels"] == 0)).all()
+
+
+def test_a_joint_model_beside_another(joint, trained, folds, predicted):
+    both, outlined, graded = predicted(joint), predicted(trained, joint), predicted(joint, folds / "0")
+    assert (graded["tumour_pixels"] == both["tumour_pixels"]).all() and outlined["grade"].notna().any()
+    found = both["tumour_pixels"] > 0
+    assert (graded["grade_3_probability"] != both["grade_3_probability"])[found].any()
+    assert (outlined["tumour_pixels"] != both["tumour_pixels"]).any()
+
+
 def test_the_joint_model_outlines_where_no_grade_is_known(joint, small_phantoms, typed, tmp_path):
     data = shutil.copytree(small_phantoms, tmp_path / "data", ignore=shutil.ignore_patterns("data.csv"))
     for folder in sorted(path for path in data.iterdir() if path.is_dir())[2:]:
@@ -217,6 +259,7 @@ def test_the_joint_model_outlines_where_no_grade_is_known(joint, small_phantoms,
 
 
 @pytest.mark.parametrize("config, fields, expected", [
+    ("grade_two_stage", {}, "config.data.segmentation_workdir names no run that predicts them"),
     ("grade_two_stage", {"data.segmentation_workdir": "nowhere"}, "cannot read splits from nowhere/splits.json"),
     ("grade_resnet50", {"data.train_masks": "predicted"}, "config.data.segmentation_workdir names no run"),
     ("grade_resnet50", {"data.target": "survival"}, "config.data.target='survival' is not known"),
@@ -226,9 +269,10 @@ def test_the_joint_model_outlines_where_no_grade_is_known(joint, small_phantoms,
     ("grade_resnet50", {"model.name": "resnet18"}, "config.model.name='resnet18' is not known"),
     ("grade_resnet50", {"model.name": "unet"}, "config.model.name='unet' does not classify"),
     ("grade_resnet50", {"model.pretrained": "nowhere"}, "cannot read nowhere"),
-    ("unet", {"model.pretrained": "w"}, "config.model.pretrained=w: the plain U-Net has no pretrained part"),
-    ("unet", {"model.name": "classifier"}, "config.model.name='classifier', grade_head=False does more than outline"),
-    ("unet_resnet50", {"model.grade_head": True}, "grade_head=True does more than outline"),
+    ("grade_mask_features", {"data.tabular": ()}, "config.model.name='linear' sees config.data.tabular alone"),
+    ("unet", {"model.pretrained": "w"}, "config.model.pretrained=w: config.model.name='unet' has no pretrained part"),
+    ("unet", {"model.name": "classifier"}, "config.model.name='classifier', grade_head=False does not outline alone"),
+    ("unet_resnet50", {"model.grade_head": True}, "grade_head=True does not outline alone"),
     ("unet_resnet50", {"data.context": 1}, "config.data.context=1: a ResNet50 takes three channels"),
     ("unet", {"data.split_by": "slice"}, "a split by slice with config.task=segmentation"),
     ("multitask", {"model.grade_head": False}, "task joint needs both answers"),

@@ -103,9 +103,9 @@ def test_metrics_of_a_step():
     assert float(loss) == pytest.approx(float(parts), rel=1e-5)
 
 
-def evaluate(*cases, threshold=0.5, files=None):
-    chosen = inference.Postprocessing(threshold=threshold)
-    return joint.evaluate(known, {}, cases, chosen, grading.Preparation(None, files or {}))
+def evaluate(*cases, threshold=0.5, flip=False, predict=known, files=None):
+    chosen = inference.Postprocessing(flip, threshold=threshold)
+    return joint.evaluate(predict, {}, cases, chosen, grading.Preparation(None, files or {}))
 
 
 def test_both_metrics_and_all_tables(tmp_path):
@@ -133,6 +133,16 @@ def test_the_outline_is_the_one_that_was_chosen():
     faint = case(outline(1, value=0.4) + outline(3), [0, 2, 4, 6])
     for threshold, logit in ((0.5, 6), (0.3, 4)):
         assert evaluate(faint, threshold=threshold)[1]["grades"]["logit"][0] == logit
+
+
+@pytest.mark.parametrize("flip, logit", [(False, 3), (True, 6)])
+def test_the_outline_is_the_mean_with_its_mirror_s_where_that_was_chosen(flip, logit):
+    def blind_on_the_right(variables, images, clinical):
+        found = known(variables, images, clinical)
+        return found | {"mask": found["mask"] * (np.arange(SIZE) < SIZE // 2)}
+
+    halved = case(outline(1, value=0.8) + outline(2, value=1.0), [0, 0, 6, 0])
+    assert evaluate(halved, flip=flip, predict=blind_on_the_right)[1]["grades"]["logit"][0] == logit
 
 
 def test_the_baseline_sees_the_predicted_outline():

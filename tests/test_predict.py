@@ -9,7 +9,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scan_files import BIRTH, HOSPITAL_ID, NAME, SPACING, by_position, orient, write_dicom, write_nifti, write_tiff
+from scan_files import (
+    BIRTH,
+    HOSPITAL_ID,
+    IMAGE,
+    NAME,
+    SPACING,
+    by_position,
+    orient,
+    write_dicom,
+    write_nifti,
+    write_tiff,
+)
 from scipy.special import expit
 
 from configs import grade_two_stage
@@ -143,6 +154,36 @@ def test_a_bad_scan_among_good_ones(patient, everyone, trained, lgg, tmp_path):
     assert rows["tumour_pixels"].iloc[0] == str(table(everyone[1])["tumour_pixels"]["TCGA_DU_0001"])
     assert (rows["mask"].iloc[1:] == "").all() and (rows["tumour_pixels"].iloc[1:] == "").all()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "TCGA_DU_0001"}
+
+
+def test_the_second_copy_of_the_zip_is_not_predicted(tmp_path):
+    """A third folder of that name has another slice in it, a fourth one slice less: these are other scans."""
+    for place in ("kaggle_3m", "lgg-mri-segmentation/kaggle_3m", "other", "part"):
+        for name in ("TCGA_CS_0001_19990101", "TCGA_DU_0002_20000202"):
+            write_tiff(tmp_path / place / name)
+    Image.new("RGB", (14, 12)).save(tmp_path / "other/TCGA_CS_0001_19990101/TCGA_CS_0001_19990101_3.tif")
+    (tmp_path / "part/TCGA_DU_0002_20000202/TCGA_DU_0002_20000202_6.tif").unlink()
+    with pytest.warns(UserWarning, match="scans are here twice: using those in") as warned:
+        sources = predict.without_copies(find_scans(tmp_path))
+    assert [str(source.path.relative_to(tmp_path)) for source in sources] == [
+        "kaggle_3m/TCGA_CS_0001_19990101", "kaggle_3m/TCGA_DU_0002_20000202", "other/TCGA_CS_0001_19990101",
+        "part/TCGA_DU_0002_20000202",
+    ]  # fmt: skip
+    assert [source.patient for source in sources][:2] == ["TCGA_CS_0001", "TCGA_DU_0002"]
+    copies = {"lgg-mri-segmentation/kaggle_3m": 2, "other": 1, "part": 1}
+    assert [str(warning.message) for warning in warned] == [
+        f"{count} scans are here twice: using those in {tmp_path}/kaggle_3m, ignoring those in {tmp_path}/{place}"
+        for place, count in copies.items()
+    ]
+
+
+def test_series_of_one_folder_are_no_copies(tmp_path):
+    """Two studies in it: both are told by the folder."""
+    for study in ("1.2", "1.3"):
+        for name in ("flair", "t1"):
+            write_dicom(tmp_path / "p" / f"{study} {name}", IMAGE[..., 1], study=study)
+    sources = find_scans(tmp_path)
+    assert len(predict.without_copies(sources)) == len(sources) == 2
 
 
 def test_the_size_is_bounded(patient, trained, lgg, tmp_path):

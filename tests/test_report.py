@@ -173,7 +173,7 @@ def test_what_is_missing_is_said(shown, second, classifier, trained, tmp_path):
     assert "Versions of the code: not recorded by second." in text
     versions = shown.table("What the runs were given").set_index("")
     assert versions.loc["jax", "second"] == "not recorded" and versions.loc["jax", "first"][0].isdigit()
-    assert list(versions.loc["patients: train"]) == ["6", "6", "1"]
+    assert "12 patients" in versions.loc["data", "first"] and list(versions.loc["patients: train"]) == ["6", "6", "1"]
     begun = Path(shutil.copytree(trained, tmp_path / "begun", ignore=shutil.ignore_patterns("logs", "post*")))
     text = " ".join(Page(written(report.report([begun], tmp_path).parent)).texts)
     assert "begun: the training has not ended." in text and "begun has no logs/metrics.jsonl." in text

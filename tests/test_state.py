@@ -229,6 +229,18 @@ def test_a_state_without_averaged_weights_and_without_statistics():
     assert state.variables() == {"params": state.params, "batch_stats": {}}
 
 
+@pytest.mark.parametrize("norm, names, expected", [
+    ("batch", ("encoder0", "encoder9"), r"names \['encoder9'\], of which .*; choose from decoder0, encoder0, encoder1"),
+    ("batch", ("output",), r"names \['output'\], of which the model has no BatchNorm"),
+    ("group", ("encoder0",), r"names \['encoder0'\], of which .*; leave it empty"),
+])  # fmt: skip
+def test_statistics_that_the_model_does_not_have(norm, names, expected):
+    model, config = UNet(features=8, levels=2, norm=norm), default.get_config()
+    config.model.fixed_norm = names
+    with pytest.raises(UserError, match=f"config.model.fixed_norm {expected}"):
+        state_lib.initial_variables(config, model, (SAMPLE,), shapes(model))
+
+
 def test_weights_of_another_model():
     with pytest.raises(UserError, match=r"init_from=.* holds another model \(.* there, .* here\)"):
         create(variables=shapes(UNet(features=3, levels=2)))

@@ -1,6 +1,8 @@
 """A workdir belongs to one config; its files are whole or not there."""
 
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -55,11 +57,38 @@ def test_a_run_has_begun_once_the_last_file_is_there(tmp_path, monkeypatch):
 
 def test_what_the_run_began_with_is_written_down(tmp_path, monkeypatch):
     monkeypatch.setattr(workdir, "_PACKAGES", ("jax", "numpy", "not-installed"))
-    written = json.loads((begun(tmp_path) / "versions.json").read_text())
-    assert list(written) == ["jax", "numpy", "python", "platform", "devices"]
+    monkeypatch.setattr(workdir, "_commit", lambda: {"commit": "abc"})
+    workdir.begin(tmp_path, default.get_config(), SPLITS, 7, data="two patients")
+    written = json.loads((tmp_path / "versions.json").read_text())
+    assert list(written) == ["data", "commit", "jax", "numpy", "python", "platform", "devices"]
+    assert (written["data"], written["commit"]) == ("two patients", "abc")
     assert (written["jax"], written["numpy"]) == (jax.__version__, np.__version__)
     assert written["python"] == sys.version.split()[0]
     assert written["devices"] == f"{jax.device_count()} × cpu (cpu)"
+
+
+def test_the_commit_of_the_code(tmp_path, monkeypatch):
+    """That of its own checkout, not of one that it lies in; and what has changed since."""
+    if not shutil.which("git"):
+        pytest.skip("git is not installed")
+
+    def git(*words):
+        person = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(["git", "-C", tmp_path, *person, *words], check=True, capture_output=True, text=True)
+
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "code.py").write_text("1\n")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"], ["tag", "-am", "v1", "v1"]):
+        git(*words)
+    monkeypatch.setattr(workdir, "_ROOT", tmp_path / "inner")
+    assert "commit" not in workdir.versions()
+    monkeypatch.setattr(workdir, "_ROOT", tmp_path)
+    commit = git("rev-parse", "HEAD").stdout[:12]
+    assert workdir.versions()["commit"] == commit
+    (tmp_path / "code.py").write_text("2\n")
+    assert workdir.versions()["commit"] == f"{commit}-dirty"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "commit" not in workdir.versions(), "without git"
 
 
 @pytest.mark.parametrize("fields", [{}, {"data.dir": "/elsewhere"}, {"data.cache_dir": "/elsewhere"}])
@@ -91,6 +120,32 @@ def test_a_field_that_is_new_or_gone_is_another_config(tmp_path):
     config.model.novelty = 3
     with pytest.raises(UserError, match=r"model\.novelty was None and is 3"):
         workdir.check(tmp_path, config)
+
+
+def test_a_run_from_before_a_field_is_read_as_by_default(tmp_path, caplog):
+    begun(tmp_path, **{"model.features": 8, "augment.crop_scale": (0.5, 1.0)})
+    content = json.loads((tmp_path / "config.json").read_text())
+    whole = workdir.read_config(tmp_path)
+    assert not caplog.text
+    del content["loss"], content["model"]["grade_head"]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert workdir.read_config(tmp_path) == whole and whole.model.features == 8
+    [line] = caplog.messages
+    newer = [f"loss.{name}" for name in default.get_config().loss] + ["model.grade_head"]
+    assert line.startswith(f"{tmp_path} was begun before there was ") and all(name in line for name in newer)
+    config = default.get_config()
+    config.update_from_flattened_dict({"model.features": 8, "augment.crop_scale": (0.5, 1.0)})
+    workdir.check(tmp_path, config)
+    config.model.grade_head = True
+    with pytest.raises(UserError, match=r"config \(model\.grade_head was False and is True\)"):
+        workdir.check(tmp_path, config)
+
+
+def test_another_program_s_config_is_no_run(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": []}')
+    for use in (workdir.read_config, lambda folder: workdir.check(folder, default.get_config())):
+        with pytest.raises(UserError, match=r"config\.json is not of a training run"):
+            use(tmp_path)
 
 
 def test_a_new_or_empty_folder_may_begin(tmp_path):
