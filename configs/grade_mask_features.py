@@ -3,6 +3,8 @@
     python -m lgg_jax train --config=configs/grade_mask_features.py --workdir=W0 --config.data.dir=DIR \
         --config.data.folds=5 --config.data.fold=0
     python -m lgg_jax evaluate --workdir=W0 --workdir=W1 --workdir=W2 --workdir=W3 --workdir=W4    # out of fold
+
+AUC per patient 0.773 [0.661, 0.856], accuracy 0.701 (majority 0.529), out of fold on 87 patients, drawn outlines.
 """
 
 from ml_collections import ConfigDict

@@ -1,9 +1,9 @@
 """Each augmentation alone on one slice, to be seen before it is trained with.
 
-    augmentation_sheet(images, mask, config.augment, "augmentation.png")
+    augmentation_sheet(image, mask, (other_image, other_mask), config.augment, "augmentation.png")
 
-Geometric kinds on FLAIR with the outline, as image and mask must move together; kinds that change intensities on all
-three sequences, as each draws its own change.
+Geometric kinds and CarveMix on FLAIR with the outline, as image and mask must change together; kinds that change
+intensities on all three sequences, as each draws its own change.
 """
 
 import ml_collections
@@ -15,8 +15,9 @@ from lgg_jax.explore_figures import outlined
 
 GEOMETRIC = ("rotation_degrees", "flip_horizontal", "flip_vertical", "crop_scale", "elastic")
 INTENSITY = ("brightness", "contrast", "missing_sequence")
-OFF = {name: (1.0, 1.0) if name == "crop_scale" else 0.0 for name in (*GEOMETRIC, *INTENSITY)}
-CERTAIN = ("flip_horizontal", "flip_vertical", "elastic", "missing_sequence")  # fields that are probabilities
+OFF = {name: (1.0, 1.0) if name == "crop_scale" else 0.0 for name in (*GEOMETRIC, *INTENSITY, "carve_mix")}
+# Fields that are probabilities.
+CERTAIN = ("flip_horizontal", "flip_vertical", "elastic", "missing_sequence", "carve_mix")
 DRAWS = 8
 
 
@@ -43,28 +44,42 @@ def strongest(image: np.ndarray, mask: np.ndarray, config, name: str) -> tuple[n
     return image.numpy(), mask.numpy()
 
 
-def augmentation_sheet(image: np.ndarray, mask: np.ndarray, config: ml_collections.ConfigDict, path) -> None:
+def mixed(image: np.ndarray, mask: np.ndarray, other: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """The slice and its mask with the other's tumour in it."""
+    from lgg_jax.data.augment import carve_mix
+
+    image, mask = carve_mix(image, mask, *other, [0, 0], 1.0)
+    return image.numpy(), mask.numpy()
+
+
+def augmentation_sheet(
+    image: np.ndarray, mask: np.ndarray, other: tuple[np.ndarray, np.ndarray], config: ml_collections.ConfigDict, path
+) -> None:
     """A PNG: above the original and the geometric kinds, below a row for the original and each kind of intensities.
 
     Args:
       image: (height, width, 3) float32, normalised.
       mask: (height, width) float32 in [0, 1].
+      other: image and mask of the slice that gives its tumour to CarveMix.
       config: `config.augment`; its ranges are used, its probabilities are not.
     """
-    figure = Figure(figsize=(6, 12.4), layout="constrained")
+    figure = Figure(figsize=(7, 12.4), layout="constrained")
     upper, lower = figure.subfigures(2, height_ratios=[2.1, 4])
     # One grey scale a sequence, or a change of brightness would not show; the scalp's fat may be cut off.
     windows = np.percentile(image, [1, 97], axis=(0, 1)).T
-    _geometric(upper, image, mask, config, windows[FLAIR])
+    _geometric(upper, image, mask, other, config, windows[FLAIR])
     _intensity(lower, image, mask, config, windows)
     figure.savefig(path, dpi=160)
 
 
-def _geometric(part: SubFigure, image: np.ndarray, mask: np.ndarray, config, window) -> None:
+def _geometric(part: SubFigure, image: np.ndarray, mask: np.ndarray, other, config, window) -> None:
     part.suptitle("FLAIR with the outline", fontsize=11)
     kinds = {"original": (image, mask)}
     kinds |= {title(name, config): strongest(image, mask, config, name) for name in GEOMETRIC}
-    for axes, (label, (changed, outline)) in zip(part.subplots(2, 3).flat, kinds.items(), strict=True):
+    kinds[title("carve_mix", config)] = mixed(image, mask, other)
+    grid = part.subplots(2, 4).ravel()
+    grid[-1].axis("off")
+    for axes, (label, (changed, outline)) in zip(grid[:-1], kinds.items(), strict=True):
         outlined(axes, changed[..., FLAIR], outline, window)
         axes.set_title(label, fontsize=10)
 
@@ -93,4 +108,5 @@ def title(name: str, config: ml_collections.ConfigDict) -> str:
         "brightness": "brightness, ±{} SD",
         "contrast": "contrast, ±{}",
         "missing_sequence": "missing sequence",
+        "carve_mix": "CarveMix",
     }[name].format(*(value if isinstance(value, tuple) else (f"{value:g}",)))

@@ -217,20 +217,27 @@ def samples(survey, folder: Path) -> Iterator[str]:
                            "was drawn by hand.", wide=True))  # fmt: skip
 
 
-def augmentation(cases: pd.DataFrame, config: ml_collections.ConfigDict, folder: Path) -> Iterator[str]:
-    whole = cases[~cases["missing"].map(bool) & (cases["tumour_pixels"] > 0)]
-    ranked = (cases if whole.empty else whole).sort_values("tumour_pixels", kind="stable")
-    patient = ranked["patient"].iloc[len(ranked) // 2]
+def _largest(config: ml_collections.ConfigDict, patient: str) -> tuple[np.ndarray, np.ndarray, int]:
+    """The patient's slice with most tumour as the network sees it, its mask and its number."""
     volume = next(dataset.load_volumes(config.data, [patient]))
     index = int(volume.mask.sum(axis=(1, 2)).argmax())
     square = find_geometry(volume.image, config.data.size)
-    image, mask = network_images(volume.image, square)[index], network_masks(volume.mask[index][None], square)[0]
-    sheet.augmentation_sheet(image, mask, config.augment, folder / "augmentation.png")
+    return network_images(volume.image, square)[index], network_masks(volume.mask[index][None], square)[0], index
+
+
+def augmentation(cases: pd.DataFrame, config: ml_collections.ConfigDict, folder: Path) -> Iterator[str]:
+    whole = cases[~cases["missing"].map(bool) & (cases["tumour_pixels"] > 0)]
+    ranked = (cases if whole.empty else whole).sort_values("tumour_pixels", kind="stable")
+    middle = len(ranked) // 2
+    patient, donor = ranked["patient"].iloc[middle], ranked["patient"].iloc[middle - 1]
+    image, mask, index = _largest(config, patient)
+    sheet.augmentation_sheet(image, mask, _largest(config, donor)[:2], config.augment, folder / "augmentation.png")
     off = [sheet.title(name, config.augment) for name in sheet.CERTAIN if not config.augment[name]]
     note = f" Off unless a config turns it on: {', '.join(off)}." if off else ""
     yield cards(picture(folder / "augmentation.png", f"{patient}, slice {index + 1}: each augmentation alone, the "
-                           f"strongest of {sheet.DRAWS} random draws with the ranges of configs/default.py. Training "
-                           f"mixes them. Each sequence keeps one grey scale throughout.{note}", wide=True))  # fmt: skip
+                           f"strongest of {sheet.DRAWS} random draws with the ranges of configs/default.py. CarveMix "
+                           f"pastes the tumour of {donor}. Training mixes them. Each sequence keeps one grey scale "
+                           f"throughout.{note}", wide=True))  # fmt: skip
 
 
 def everyone(cases: pd.DataFrame) -> Iterator[str]:

@@ -30,7 +30,7 @@ class Run:
     variables: dict
     predict: inference.Predictor
     threshold: float
-    flip_tta: bool
+    flip_tta: bool = False
 
     def logit(self, scan: Volume, mask: np.ndarray) -> float:
         """The patient's score: the mean over the slices with tumour."""

@@ -161,7 +161,7 @@ def test_without_weights_a_config_stays_as_it_is():
 
 @pytest.mark.parametrize("fields, message", [
     ({"model.name": "vgg"}, "config.model.name='vgg' is not known; use one of unet, unet_resnet50, classifier"),
-    ({"model.name": "unet", "model.pretrained": "w"}, "config.model.pretrained=w: the plain U-Net has no pretrained"),
+    ({"model.name": "unet", "model.pretrained": "w"}, "config.model.name='unet' has no pretrained part"),
     ({"data.context": 1}, "config.data.context=1: a ResNet50 takes three channels"),
     ({"data.channels": ("flair", "t2")}, r"\('flair', 't2'\): a ResNet50 takes three channels"),
     ({"data.channels": ("t1", "flair", "adc")}, r"\('t1', 'flair', 'adc'\) does not name different sequences; choose"),
