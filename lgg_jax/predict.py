@@ -26,7 +26,7 @@ from PIL import Image
 from lgg_jax import figures, scans
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.data.clinical import FIELDS
-from lgg_jax.data.files import number, read_table
+from lgg_jax.data.files import number, patient_rows
 from lgg_jax.errors import UserError
 from lgg_jax.grader import Grader, load_grader
 from lgg_jax.scans.scan import Scan
@@ -162,11 +162,7 @@ def check_paths(source: Path, output: Path) -> None:
 def clinical_table(path: Path) -> dict[str, dict[str, float | None]]:
     """{patient: {field: value}} of a table with a column patient and any of `clinical.FIELDS`, as numbers."""
     table = {}
-    for row, record in read_table(path, ["patient"]):
-        patient, place = record["patient"], f"{path} row {row}"
-        if not patient or patient in table:
-            what = f"names patient {patient} a second time" if patient else "has no patient"
-            raise UserError(f"{place} {what}", "leave one row per patient")
+    for patient, record, place in patient_rows(path, "patient"):
         table[patient] = {field: number(record, field, place) for field in FIELDS if field in record}
         if not table[patient]:
             raise UserError(f"{path} has no clinical column", f"name its columns {', '.join(FIELDS)}")

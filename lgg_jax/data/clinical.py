@@ -7,7 +7,7 @@
 import re
 from pathlib import Path
 
-from lgg_jax.data.files import number, read_table
+from lgg_jax.data.files import number, patient_rows
 from lgg_jax.errors import UserError
 
 # Our names, and the columns of data.csv that hold them.
@@ -48,14 +48,10 @@ def read_clinical(data_dir) -> dict[str, dict[str, float | None]]:
     path = Path(data_dir) / "data.csv"
     if not path.exists():
         return {}
-    clinical = {}
-    for row, record in read_table(path, ["Patient"]):
-        patient, place = record["Patient"], f"{path} row {row}"
-        if not patient or patient in clinical:
-            what = f"names patient {patient} a second time" if patient else "has no patient"
-            raise UserError(f"{place} {what}", "leave one row per patient")
-        clinical[patient] = {field: _value(record, field, place) for field in FIELDS}
-    return clinical
+    return {
+        patient: {field: _value(record, field, place) for field in FIELDS}
+        for patient, record, place in patient_rows(path, "Patient")
+    }
 
 
 def _value(record: dict[str, str], field: str, place: str) -> float | None:

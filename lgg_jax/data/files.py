@@ -8,7 +8,7 @@
 import math
 import struct
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -53,6 +53,18 @@ def read_table(path: Path, required: Iterable[str] = ()) -> list[tuple[int, dict
             raise UserError(f"{path} has no column {column}", f"it has {', '.join(map(str, table))}")
     records = table.fillna("").to_dict("records")  # a short row lacks cells
     return [(row, {name: cell.strip() for name, cell in record.items()}) for row, record in enumerate(records, 2)]
+
+
+def patient_rows(path: Path, column: str) -> Iterator[tuple[str, dict[str, str], str]]:
+    """(patient, row, where it is) of a CSV file with a row a patient; UserError where one has none or comes twice."""
+    seen = set()
+    for row, record in read_table(path, [column]):
+        patient, place = record[column], f"{path} row {row}"
+        if not patient or patient in seen:
+            what = f"names patient {patient} a second time" if patient else "has no patient"
+            raise UserError(f"{place} {what}", "leave one row per patient")
+        seen.add(patient)
+        yield patient, record, place
 
 
 def number(record: dict[str, str], column: str, place: str) -> float | None:
