@@ -12,7 +12,7 @@ from PIL import Image
 
 from lgg_jax.data import lgg_mri
 from lgg_jax.data.clinical import read_clinical
-from lgg_jax.data.volume import CHANNELS, FLAIR, Volume
+from lgg_jax.data.volume import CHANNELS, Volume, missing_sequences
 from lgg_jax.errors import UserError
 from lgg_jax.scans.scan import Scan, output_path, warn_of_missing
 
@@ -55,9 +55,9 @@ def read(patient: str, folder: Path, max_bytes: float) -> TiffScan:
         if planes[0].nbytes * len(files) > max_bytes:
             raise UserError(f"{folder} is larger than {max_bytes / 1e9:g} GB", "raise the limit if that is meant")
     image = np.stack(planes)
-    filled = [channel for channel in (0, 2) if np.array_equal(image[..., channel], image[..., FLAIR])]
-    warn_of_missing([CHANNELS[channel] for channel in filled], folder)
-    sources = {name: f"channel {channel}" for channel, name in enumerate(CHANNELS[:3]) if channel not in filled}
+    filled = missing_sequences(image)
+    warn_of_missing(filled, folder)
+    sources = {name: f"channel {channel}" for channel, name in enumerate(CHANNELS[:3]) if name not in filled}
     clinical = read_clinical(folder.parent).get(lgg_mri.patient_id(folder.name), {})
     return TiffScan(Volume(patient, image, None, np.array(index, np.int32), clinical), None, sources, files)
 
