@@ -59,7 +59,7 @@ def get_config() -> ConfigDict:
     config.model.dtype = "float32"  # of the computation; "bfloat16" on TPU and recent GPUs
     config.model.pretrained = ""  # a converted weights file of a ResNet50; the plain U-Net has none
     config.model.hidden = (256,)  # widths of the classifier's fully connected layers
-    config.model.fixed_norm = ()  # top-level modules whose BatchNorm keeps its statistics, such as ("backbone",)
+    config.model.fixed_norm = ()  # modules whose BatchNorm keeps its statistics, such as ("backbone",)
     config.model.grade_head = False  # of "unet_resnet50": a classifier on its deepest features
     # What the weights of a ResNet50 expect; taken from the file where `pretrained` names one.
     config.model.stride_on_first = False
@@ -88,7 +88,7 @@ def get_config() -> ConfigDict:
     config.optimizer.accumulation = 1  # parts the batch is computed in, one after the other
     config.optimizer.ema_decay = 0.0  # of the averaged weights that are evaluated; 0: none
     config.optimizer.backbone_rate = 1.0  # the learning rate of module "backbone", as a share of all others'
-    config.optimizer.frozen = ()  # names of top-level modules that stay as they are, such as ("encoder0",)
+    config.optimizer.frozen = ()  # modules that stay as they are, such as ("encoder0", "backbone/conv_stem")
 
     config.train = ConfigDict()
     config.train.batch_size = 16  # over all devices of all hosts

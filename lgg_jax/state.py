@@ -4,6 +4,7 @@
     state = create_state(config.optimizer, optimizer, initial_variables(config, model, inputs))
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import flax
@@ -60,11 +61,11 @@ def initial_variables(
       UserError: weights of another model, or `config.model.fixed_norm` names a module without BatchNorm.
     """
     initial = _initial(config, model, inputs, variables)
-    unknown = set(config.model.fixed_norm) - set(initial["batch_stats"])
+    unknown = _unknown(config.model.fixed_norm, initial["batch_stats"])
     if unknown:
         names = ", ".join(sorted(initial["batch_stats"]))
         raise UserError(
-            f"config.model.fixed_norm names {sorted(unknown)}, of which the model has no BatchNorm",
+            f"config.model.fixed_norm names {unknown}, of which the model has no BatchNorm",
             f"choose from {names}" if names else "leave it empty",
         )
     return initial
@@ -174,12 +175,28 @@ def _kernels(params: dict) -> dict:
     return traverse_util.path_aware_map(lambda path, _: path[-1] == "kernel", params)
 
 
+def without_gradient(params: dict, frozen: tuple[str, ...]) -> dict:
+    """`params`, of which the frozen ones give no gradient: backpropagation ends after the last frozen layer."""
+    frozen = _modules(params, tuple(frozen))
+    return jax.tree.map(lambda leaf, stays: jax.lax.stop_gradient(leaf) if stays else leaf, params, frozen)
+
+
 def _modules(params: dict, names: tuple[str, ...]) -> dict:
-    """True for the parameters of the top-level modules of these names."""
-    unknown = set(names) - set(params)
+    """True for the parameters of the modules of these names, "module" or "module/part/…"."""
+    unknown = _unknown(names, params)
     if unknown:
         raise UserError(
-            f"config.optimizer.frozen or backbone_rate names {sorted(unknown)}, which the model does not have",
-            f"choose from {', '.join(sorted(params))}",
+            f"config.optimizer.frozen or backbone_rate names {unknown}, which the model does not have",
+            f"choose from {', '.join(sorted(params))} and their parts, such as backbone/conv_stem",
         )
-    return traverse_util.path_aware_map(lambda path, _: path[0] in names, params)
+    return traverse_util.path_aware_map(lambda path, _: _in(path, names), params)
+
+
+def _unknown(names: Sequence[str], tree: dict) -> list[str]:
+    """Those of `names` that nothing in a tree of variables belongs to."""
+    paths = list(traverse_util.flatten_dict(tree))
+    return sorted(name for name in names if not any(_in(path, (name,)) for path in paths))
+
+
+def _in(path: tuple[str, ...], names: Sequence[str]) -> bool:
+    return any(path[: name.count("/") + 1] == tuple(name.split("/")) for name in names)

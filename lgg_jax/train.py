@@ -57,6 +57,7 @@ def make_train_step(
     task, parts = tasks.get(config.task), config.optimizer.accumulation
 
     def loss_fn(params, batch_stats, part, rng):
+        params = state_lib.without_gradient(params, config.optimizer.frozen)
         logits, updated = model.apply(
             {"params": params, "batch_stats": batch_stats},
             *task.inputs(part),

@@ -78,6 +78,7 @@ def test_words(lgg, words, expected, tmp_path, monkeypatch):
     ({"optimizer__name": "sdg"}, "config.optimizer.name='sdg'"),
     ({"optimizer__schedule": "linear"}, "config.optimizer.schedule='linear'"),
     ({"optimizer__frozen": "('encoder9',)"}, "encoder9"),
+    ({"optimizer__frozen": "('encoder0/conv0',)"}, "names .'encoder0/conv0'"),
     ({"optimizer__accumulation": 3}, "batch_size=8 cannot be split over 1 devices × 3"),
     ({"train__epochs": 2.0}, "the length of the training is"),
     ({"train__num_steps": 0}, "the length of the training is not given"),

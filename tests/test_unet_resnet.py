@@ -9,7 +9,7 @@ import pytest
 from flax import traverse_util
 
 from configs import default
-from lgg_jax import models
+from lgg_jax import models, parallel, state, train
 from lgg_jax.errors import UserError
 from lgg_jax.tasks import segmentation
 
@@ -123,6 +123,33 @@ def test_nothing_but_what_is_frozen_stays(variables):
     for name in before:
         same = [np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (after[name], before[name])), strict=True)]
         assert all(same) if name in ("backbone", "decoder2") else not any(same), name
+
+
+def test_frozen_parts_of_the_encoder_stay_to_the_bit(small_resnet):
+    """Parameters and statistics, against weight decay too; what follows them learns."""
+    config = default.get_config()
+    config.model.update({"name": "unet_resnet50", "features": 2})
+    config.optimizer.update({"name": "adamw", "weight_decay": 0.1, "backbone_rate": 0.5})
+    frozen = {"conv_stem", "norm_stem", "stage1_block0"}
+    batch = {"image": IMAGES, "mask": np.float32(IMAGES[..., 1] > 0.5), "weight": np.ones(len(IMAGES), np.float32)}
+    before, gradients = None, {}
+    for names in ((), tuple(f"backbone/{name}" for name in sorted(frozen))):
+        config.optimizer.frozen = names
+        model = models.create_model(config.model, parallel.AXIS, names)
+        before = before or state.initial_variables(config, model, (IMAGES[:1],))
+        optimizer = state.create_optimizer(config.optimizer, 5)
+        step = parallel.map_step(train.make_train_step(config, model, optimizer))
+        after, metrics = step(state.create_state(config.optimizer, optimizer, before), parallel.shard(batch))
+        gradients[names] = float(metrics["grad_norm"][0])
+    for name, part in (("params", after.params), ("batch_stats", after.batch_stats)):
+        modules = part.pop("backbone") | part
+        assert frozen & set(modules)
+        for module, leaves in modules.items():
+            first = before[name].get(module, before[name]["backbone"].get(module))
+            pairs = zip(*map(jax.tree.leaves, (leaves, first)), strict=True)
+            moved = [not np.array_equal(a, b) for a, b in pairs]
+            assert not any(moved) if module in frozen else all(moved), (name, module)
+    assert 0 < gradients[names] < gradients[()], "a frozen part still asks for its gradient"
 
 
 def test_segmentation_needs_nothing_but_images(variables):

@@ -29,17 +29,22 @@ def create_model(
     Args:
       config: `config.model`.
       axis_name: the mapped axis that BatchNorm averages over.
-      frozen: top-level modules that are not trained; neither do their BatchNorm statistics move.
+      frozen: modules and parts of them that are not trained; neither do their BatchNorm statistics move.
     """
     _check_name(config.name)
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f"config.model.dtype={config.dtype!r} is not known", "use 'float32' or 'bfloat16'")
     dtype, fixed = jnp.dtype(config.dtype).type, (*config.fixed_norm, *frozen)
+    deep = [name for name in fixed if "/" in name and not (name.startswith("backbone/") and name.count("/") == 1)]
+    if deep:
+        remedy = "name whole modules, and of parts only those of the backbone, such as backbone/conv_stem"
+        raise UserError(f"config.optimizer.frozen or config.model.fixed_norm names {deep}", remedy)
     if config.name == "unet":
         return UNet(config.features, config.levels, config.norm, config.dropout, dtype, axis_name, fixed)
     if config.name == "linear":
         return Linear()
-    backbone = ResNet50(config.stride_on_first, 0, config.norm_epsilon, dtype, axis_name)
+    parts = tuple(name.removeprefix("backbone/") for name in fixed if "/" in name)
+    backbone = ResNet50(config.stride_on_first, 0, config.norm_epsilon, dtype, axis_name, parts)
     shared = {
         "backbone": backbone, "input_order": config.input_order, "input_scale": tuple(config.input_scale),
         "dropout": config.dropout, "fixed_norm": fixed,

@@ -8,6 +8,7 @@ Padding is explicit, as in the networks whose weights `pretrained` reads: SAME w
 by a pixel. 25,557,032 parameters with the 1000-class layer, 23,508,032 without.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -67,6 +68,7 @@ class ResNet50(nn.Module):
       epsilon: of BatchNorm; the weights decide.
       dtype: of the computation; parameters and logits stay float32.
       axis_name: the mapped axis over which BatchNorm averages, None outside of one.
+      fixed_norm: names of parts ("norm_stem", "stage1_block0", …) whose BatchNorm keeps its statistics while training.
     """
 
     stride_on_first: bool
@@ -74,6 +76,7 @@ class ResNet50(nn.Module):
     epsilon: float = 1e-5
     dtype: jnp.dtype = jnp.float32
     axis_name: str | None = None
+    fixed_norm: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> list[jax.Array] | jax.Array:
@@ -83,17 +86,20 @@ class ResNet50(nn.Module):
         `dtype`; the first is the stem's before its pooling. Logits: (batch, num_classes) float32.
         """
         conv = partial(nn.Conv, use_bias=False, padding=0, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
-        norm = partial(
-            nn.BatchNorm, not train, momentum=0.9, epsilon=self.epsilon, dtype=self.dtype, axis_name=self.axis_name
-        )
+
+        def norm(part: str) -> Callable:
+            fixed = not train or part in self.fixed_norm
+            shared = {"momentum": 0.9, "epsilon": self.epsilon, "dtype": self.dtype, "axis_name": self.axis_name}
+            return partial(nn.BatchNorm, fixed, **shared)
+
         x = conv(64, (7, 7), 2, padding=3, name="conv_stem")(image.astype(self.dtype))
-        maps = [nn.relu(norm(name="norm_stem")(x))]
+        maps = [nn.relu(norm("norm_stem")(name="norm_stem")(x))]
         x = nn.max_pool(maps[0], (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         for stage, (width, blocks) in enumerate(zip(WIDTHS, BLOCKS, strict=True), 1):
             for index in range(blocks):
                 stride = 2 if stage > 1 and index == 0 else 1
                 name = f"stage{stage}_block{index}"
-                x = Bottleneck(width, stride, index == 0, self.stride_on_first, conv, norm, name=name)(x)
+                x = Bottleneck(width, stride, index == 0, self.stride_on_first, conv, norm(name), name=name)(x)
             maps.append(x)
         if not self.num_classes:
             return maps
