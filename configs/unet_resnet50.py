@@ -1,4 +1,4 @@
-"""A U-Net whose encoder is an ImageNet-pretrained ResNet50.
+"""A U-Net whose encoder is an ImageNet-pretrained ResNet50: the better outline after half an hour on two CPU cores.
 
     python -m lgg_jax train --config=configs/unet_resnet50.py --workdir=W --config.data.dir=DIR \
         --config.model.pretrained=resnet50.safetensors
@@ -18,4 +18,6 @@ def get_config() -> ConfigDict:
     config.model.features = 16
     config.optimizer.learning_rate = 1e-3
     config.optimizer.backbone_rate = 0.2
+    config.train.eval_every = 150
+    config.train.checkpoint_every = 150
     return config

@@ -277,12 +277,14 @@ def test_the_joint_model_outlines_where_no_grade_is_known(joint, small_phantoms,
     ("unet", {"model.name": "classifier"}, "config.model.name='classifier', grade_head=False does not outline alone"),
     ("unet_resnet50", {"model.grade_head": True}, "grade_head=True does not outline alone"),
     ("unet_resnet50", {"data.context": 1}, "config.data.context=1: a ResNet50 takes three channels"),
+    ("unet_resnet50", {"optimizer.frozen": ("backbone/conv_stem",)}, "frozen='backbone/conv_stem' would stay random"),
+    ("grade_resnet50", {"optimizer.frozen": ("backbone",)}, "config.optimizer.frozen='backbone' would stay random"),
     ("unet", {"data.split_by": "slice"}, "a split by slice with config.task=segmentation"),
     ("multitask", {"model.grade_head": False}, "task joint needs both answers"),
 ])  # fmt: skip
 def test_one_line_on_what_a_user_can_mend(config, fields, expected, small_phantoms, lgg, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    ended = lgg(*words(config, small_phantoms, tmp_path / "run", STEPS | fields))
+    ended = lgg(*words(config, small_phantoms, tmp_path / "run", STEPS | {"optimizer.frozen": ()} | fields))
     assert ended.code == 2 and len(ended.err.splitlines()) == 1, ended
     assert re.fullmatch(f"lgg_jax: error: .*{re.escape(expected)}.*; .+", ended.err.strip()), ended.err
     assert not list(tmp_path.iterdir()), "a mistake left something behind"
