@@ -1,7 +1,9 @@
-"""A U-Net whose encoder is an ImageNet-pretrained ResNet50: the better outline after half an hour on two CPU cores.
+"""A U-Net whose encoder is an ImageNet-pretrained ResNet50, half an hour on two CPU cores.
 
     python -m lgg_jax train --config=configs/unet_resnet50.py --workdir=W --config.data.dir=DIR \
         --config.model.pretrained=resnet50.safetensors
+
+716 steps on two cores: volume Dice 0.749 [0.636, 0.836] on the 18 test patients of seed 0, which is that of unet_cpu.
 """
 
 from ml_collections import ConfigDict

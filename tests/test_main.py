@@ -167,6 +167,13 @@ def test_init_from_another_model(lgg, trained, small_phantoms, tmp_path, fields)
     assert not (tmp_path / "run").exists()
 
 
+def test_init_from_a_model_of_other_sequences(lgg, trained, small_phantoms, tmp_path):
+    """As many of them in another order have the same shapes, and would be taken for one another."""
+    words = smoke_words(small_phantoms, tmp_path / "run", init_from=trained, data__channels="('flair','t1','t1ce')")
+    assert_one_line(lgg(*words), r"was trained on \('t1', 'flair', 't1ce'\), not \('flair', 't1', 't1ce'\)")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_lists_the_flags_of_a_verb(lgg, verb):
     ended = lgg(verb, "--help")

@@ -64,6 +64,10 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     model = config.model
     _check_name(model.name)
     _check_channels(config.data.channels)
+    before = workdir_lib.read_config(config.init_from) if config.init_from else None
+    if before is not None and tuple(before.data.channels) != tuple(config.data.channels):
+        seen, given = (tuple(each.data.channels) for each in (before, config))
+        raise UserError(f"{config.init_from} was trained on {seen}, not {given}", f"set config.data.channels={seen}")
     if model.name in WITHOUT_BACKBONE:
         if model.pretrained:
             raise UserError(
@@ -81,9 +85,8 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         remedy = "pass the weights as config.model.pretrained, or freeze nothing: --config.optimizer.frozen='()'"
         raise UserError(f"config.optimizer.frozen={frozen[0]!r} would stay random", remedy)
     config = config.copy_and_resolve_references()
-    if config.init_from:
-        before = workdir_lib.read_config(config.init_from).model
-        config.model.update({name: before.get(name, model[name]) for name in EXPECTED})
+    if before is not None:
+        config.model.update({name: before.model.get(name, model[name]) for name in EXPECTED})
     elif model.pretrained:
         config.model.update(_expected(read_pretrained(model.pretrained)))
     return config
