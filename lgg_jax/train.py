@@ -159,9 +159,18 @@ def checked(config: ml_collections.ConfigDict, task, workdir: Path) -> ml_collec
     parallel.check_batch(config.train.batch_size, config.optimizer.accumulation)
     config = models.resolve(config)
     task.check(config)
+    check_frozen(config)
     check_intervals(config.train)
     workdir_lib.check(workdir, config)
     return config
+
+
+def check_frozen(config: ml_collections.ConfigDict) -> None:
+    """UserError where parts of a backbone that starts at random would never learn."""
+    frozen = [name for name in config.optimizer.frozen if name.split("/")[0] == "backbone"]
+    if frozen and not (config.init_from or config.model.pretrained):
+        remedy = "pass the weights as config.model.pretrained, or freeze nothing: --config.optimizer.frozen='()'"
+        raise UserError(f"config.optimizer.frozen={frozen[0]!r} would stay random", remedy)
 
 
 def check_intervals(config: ml_collections.ConfigDict) -> None:

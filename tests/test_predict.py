@@ -193,13 +193,13 @@ def test_the_size_is_bounded(patient, trained, lgg, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def grade_run(small_resnet, small_phantoms, trained, lgg, tmp_path_factory) -> Path:
+def grade_run(weights, small_phantoms, trained, lgg, tmp_path_factory) -> Path:
     """configs/grade_two_stage.py on the masks of `trained`, trained and evaluated."""
     config = grade_two_stage.get_config()
     config.update_from_flattened_dict({
         "data.dir": str(small_phantoms), "data.segmentation_workdir": str(trained), "data.size": 32,
         "model.hidden": (4,), "train.num_steps": 4, "train.eval_every": 4, "train.checkpoint_every": 4,
-        "train.batch_size": 8, "eval.batch_size": 8, "optimizer.learning_rate": 1e-2,
+        "train.batch_size": 8, "eval.batch_size": 8, "optimizer.learning_rate": 1e-2, "model.pretrained": str(weights),
     })  # fmt: skip
     workdir = tmp_path_factory.mktemp("grade") / "run"
     train.train(config, workdir)

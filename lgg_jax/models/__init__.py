@@ -80,10 +80,6 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     if len(config.data.channels) != 3:
         given = f"config.data.channels={tuple(config.data.channels)}"
         raise UserError(f"{given}: a ResNet50 takes three channels", "name three, or use config.model.name=unet")
-    frozen = [name for name in config.optimizer.frozen if name.split("/")[0] == "backbone"]
-    if frozen and not (config.init_from or model.pretrained):
-        remedy = "pass the weights as config.model.pretrained, or freeze nothing: --config.optimizer.frozen='()'"
-        raise UserError(f"config.optimizer.frozen={frozen[0]!r} would stay random", remedy)
     config = config.copy_and_resolve_references()
     if before is not None:
         config.model.update({name: before.model.get(name, model[name]) for name in EXPECTED})
