@@ -187,7 +187,7 @@ def _modules(params: dict, names: tuple[str, ...]) -> dict:
     if unknown:
         raise UserError(
             f"config.optimizer.frozen or backbone_rate names {unknown}, which the model does not have",
-            f"choose from {', '.join(sorted(params))} and their parts, such as backbone/conv_stem",
+            f"choose from {', '.join(sorted(params))}" + (", or backbone/PART" if "backbone" in params else ""),
         )
     return traverse_util.path_aware_map(lambda path, _: _in(path, names), params)
 

@@ -121,6 +121,18 @@ def test_frozen_modules_stay_and_others_move(fields, clip_norm):
     assert same(train(start, gradients, **fields), moved)
 
 
+def test_what_is_frozen_gives_no_gradient():
+    """And all else the gradient that it has without."""
+    def squares(values, frozen):
+        return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(state_lib.without_gradient(values, frozen)))
+
+    values = {"backbone": params(), "head": params(1)}
+    free, some = (jax.grad(squares)(values, frozen) for frozen in ((), ("backbone/encoder0",)))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(some["backbone"]["encoder0"]))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(free))
+    assert same(some["backbone"]["output"], free["backbone"]["output"]) and same(some["head"], free["head"])
+
+
 def first_update(values: dict, **fields) -> dict:
     optimizer = state_lib.create_optimizer(optimizer_config(learning_rate=0.01, **fields), 10)
     gradients = jax.tree.map(lambda x: x * x - 0.3, values)
