@@ -28,5 +28,6 @@ def get_config() -> ConfigDict:
     config.train.epochs = 100.0
     config.eval.flip_tta = "off"
     config.eval.largest_component = "on"
+    config.eval.fill_holes = "off"
     config.eval.threshold = 0.5
     return config

@@ -104,5 +104,6 @@ def get_config() -> ConfigDict:
     config.eval.batch_size = 16
     config.eval.flip_tta = "choose"  # mean over left-right flips: "on", "off", or chosen on validation
     config.eval.largest_component = "choose"  # keep only the largest connected tumour: likewise
+    config.eval.fill_holes = "choose"  # what a slice's outline encloses belongs to the tumour: likewise
     config.eval.threshold = 0.0  # of the probability; 0: chosen on validation
     return config

@@ -27,12 +27,14 @@ class Postprocessing:
 
     flip_tta: bool = False
     largest_component: bool = False
+    fill_holes: bool = False
     threshold: float = 0.5
 
     def mask(self, probability: np.ndarray) -> np.ndarray:
         """(slice, height, width) float32 → bool."""
         mask = probability >= self.threshold
-        return postprocess.largest_component(mask) if self.largest_component else mask
+        mask = postprocess.largest_component(mask) if self.largest_component else mask
+        return postprocess.fill_holes(mask) if self.fill_holes else mask
 
 
 def make_predictor(model: nn.Module, batch_size: int, output: Callable = jax.nn.sigmoid) -> Predictor:

@@ -53,9 +53,10 @@ class Segmenter:
     def mask(self, probability: np.ndarray) -> np.ndarray:
         """(slice, height, width) float32 → bool; cleaned up where most of the runs chose to."""
         chosen = [run.chosen for run in self.runs]
-        clean = np.mean([each.largest_component for each in chosen]) > 0.5
+        names = ("largest_component", "fill_holes")
+        clean = {name: bool(np.mean([getattr(each, name) for each in chosen]) > 0.5) for name in names}
         threshold = float(np.mean([each.threshold for each in chosen]))
-        return inference.Postprocessing(largest_component=bool(clean), threshold=threshold).mask(probability)
+        return inference.Postprocessing(**clean, threshold=threshold).mask(probability)
 
     def segment(self, scan: Volume) -> np.ndarray:
         """The mask of a scan, (slice, height, width) bool."""

@@ -61,7 +61,7 @@ def test_the_threshold_that_scores_best(inside, outside, threshold):
     truth = masks((6, 6))
     probability = np.where(truth, inside, np.where(masks((6, 6), (10, 6), (2, 6)), outside, 0.0))
     chosen, score = choose([case(truth, probability)], largest_component="off")
-    assert (chosen, score) == (inference.Postprocessing(False, False, threshold), 1.0)
+    assert (chosen, score) == (inference.Postprocessing(threshold=threshold), 1.0)
 
 
 def test_clean_up_where_it_helps():
@@ -70,6 +70,15 @@ def test_clean_up_where_it_helps():
     chosen, score = choose(cases, flip_tta="off")
     assert (chosen, score) == (inference.Postprocessing(largest_component=True), 1.0)
     assert choose(cases, flip_tta="off", largest_component="off")[0] == inference.Postprocessing()
+
+
+def test_holes_are_filled_where_it_helps():
+    truth, hole = masks((2, 2)), np.zeros((1, 16, 16), bool)
+    hole[0, 3:5, 3:5] = True
+    cases = [case(truth, (truth & ~hole) * 0.9)]
+    assert choose(cases, flip_tta="off") == (inference.Postprocessing(fill_holes=True), 1.0)
+    assert choose(cases, flip_tta="off", fill_holes="off")[1] == pytest.approx(24 / 28)
+    assert choose([case(truth & ~hole, (truth & ~hole) * 0.9)], flip_tta="off")[0] == inference.Postprocessing()
 
 
 def test_flips_where_they_help():

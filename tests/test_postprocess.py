@@ -1,8 +1,10 @@
-"""The largest component, its connectivity, and the masks that have none."""
+"""The largest component and its connectivity; holes, what closes them and what leaves them open; masks with none."""
 
 import numpy as np
+import pytest
+from scipy import ndimage
 
-from lgg_jax.postprocess import largest_component
+from lgg_jax.postprocess import fill_holes, largest_component
 
 
 def test_keeps_the_largest_and_only_it():
@@ -57,3 +59,48 @@ def test_the_argument_is_left_alone():
     before = mask.copy()
     largest_component(mask)
     np.testing.assert_array_equal(mask, before)
+
+
+RING = np.zeros((1, 7, 7), bool)
+RING[0, 1:6, 1:6] = True
+RING[0, 2:5, 2:5] = False
+
+
+def test_what_an_outline_encloses_is_filled():
+    before = RING.copy()
+    filled = fill_holes(RING)
+    assert filled.dtype == bool and filled.sum() == 25 and filled[0, 1:6, 1:6].all()
+    np.testing.assert_array_equal(RING, before)
+
+
+@pytest.mark.parametrize("gap, pixels", [((1, 3), 15), ((1, 1), 24)])
+def test_a_gap_opens_a_hole_and_a_missing_corner_does_not(gap, pixels):
+    mask = RING.copy()
+    mask[0][gap] = False
+    assert fill_holes(mask).sum() == pixels
+
+
+def test_the_edge_of_the_image_encloses_nothing():
+    mask = RING[:, 1:-1, 2:-1]
+    np.testing.assert_array_equal(fill_holes(mask), mask)
+
+
+def test_a_hole_is_one_of_its_slice():
+    """Open within its slice, though slices above and below close over it; and closed there, though they do not."""
+    opened = RING.copy()
+    opened[0, 1, 3] = False
+    lid = np.ones_like(RING)
+    np.testing.assert_array_equal(fill_holes(np.concatenate([lid, opened, lid]))[1], opened[0])
+    assert fill_holes(np.concatenate([opened, RING, opened]))[1].sum() == 25
+
+
+def test_holes_as_scipy_fills_them():
+    mask = np.random.default_rng(0).random((5, 40, 30)) < 0.6
+    expected = np.stack([ndimage.binary_fill_holes(plane) for plane in mask])
+    assert expected.sum() > mask.sum()
+    np.testing.assert_array_equal(fill_holes(mask), expected)
+
+
+def test_no_holes_in_nothing_and_in_everything():
+    assert not fill_holes(np.zeros((2, 5, 5), bool)).any()
+    assert fill_holes(np.ones((2, 5, 5), bool)).all()

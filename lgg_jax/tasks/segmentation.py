@@ -48,7 +48,7 @@ def check_outline(config: ml_collections.ConfigDict) -> None:
 
 def check_switches(config: ml_collections.ConfigDict) -> None:
     """The same of what `config.eval` leaves to be chosen."""
-    for name in ("flip_tta", "largest_component"):
+    for name in ("flip_tta", "largest_component", "fill_holes"):
         if config[name] not in SWITCHES:
             raise UserError(f"config.eval.{name}={config[name]!r} is not known", "use 'on', 'off' or 'choose'")
 
@@ -135,8 +135,8 @@ def choose(
     Of equals the plainest: no flips, no clean-up, the threshold nearest 0.5.
     """
     thresholds = (config.threshold,) if config.threshold else sorted(THRESHOLDS, key=lambda t: abs(t - 0.5))
-    flips, cleanups = SWITCHES[config.flip_tta], SWITCHES[config.largest_component]
-    options = [inference.Postprocessing(*option) for option in itertools.product(flips, cleanups, thresholds)]
+    flips, components, holes = (SWITCHES[config[name]] for name in ("flip_tta", "largest_component", "fill_holes"))
+    options = [inference.Postprocessing(*option) for option in itertools.product(flips, components, holes, thresholds)]
     table = []
     for case in cases:
         probability = {flip: inference.case_probability(predict, variables, case, flip) for flip in flips}
