@@ -45,6 +45,8 @@ def get_config() -> ConfigDict:
     config.augment.crop_scale = (0.8, 1.1)  # of the random resized crop's window, in sides
     config.augment.brightness = 0.2  # shift up to this, in standard deviations of the volume
     config.augment.contrast = 0.2  # factor up to 1 ± this
+    config.augment.bias_field = 0.0  # probability
+    config.augment.bias_field_deviation = 0.3  # of the smooth field that is then added, in those of the volume
     config.augment.elastic = 0.3  # probability
     config.augment.elastic_share = 0.02  # standard deviation of the displacement, as a share of the side
     config.augment.carve_mix = 0.0  # probability that another slice's tumour is pasted in (task segmentation)

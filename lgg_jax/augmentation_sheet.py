@@ -14,10 +14,10 @@ from lgg_jax.data.volume import CHANNELS, FLAIR
 from lgg_jax.explore_figures import outlined
 
 GEOMETRIC = ("rotation_degrees", "flip_horizontal", "flip_vertical", "crop_scale", "elastic")
-INTENSITY = ("brightness", "contrast", "missing_sequence")
+INTENSITY = ("brightness", "contrast", "bias_field", "missing_sequence")
 OFF = {name: (1.0, 1.0) if name == "crop_scale" else 0.0 for name in (*GEOMETRIC, *INTENSITY, "carve_mix")}
 # Fields that are probabilities.
-CERTAIN = ("flip_horizontal", "flip_vertical", "elastic", "missing_sequence", "carve_mix")
+CERTAIN = ("flip_horizontal", "flip_vertical", "elastic", "bias_field", "missing_sequence", "carve_mix")
 DRAWS = 8
 
 
@@ -63,8 +63,8 @@ def augmentation_sheet(
       other: image and mask of the slice that gives its tumour to CarveMix.
       config: `config.augment`; its ranges are used, its probabilities are not.
     """
-    figure = Figure(figsize=(7, 12.4), layout="constrained")
-    upper, lower = figure.subfigures(2, height_ratios=[2.1, 4])
+    figure = Figure(figsize=(7, 14.2), layout="constrained")
+    upper, lower = figure.subfigures(2, height_ratios=[2.1, 5])
     # One grey scale a sequence, or a change of brightness would not show; the scalp's fat may be cut off.
     windows = np.percentile(image, [1, 97], axis=(0, 1)).T
     _geometric(upper, image, mask, other, config, windows[FLAIR])
@@ -107,6 +107,7 @@ def title(name: str, config: ml_collections.ConfigDict) -> str:
         "elastic": "elastic",
         "brightness": "brightness, ±{} SD",
         "contrast": "contrast, ±{}",
+        "bias_field": "bias field",
         "missing_sequence": "missing sequence",
         "carve_mix": "CarveMix",
     }[name].format(*(value if isinstance(value, tuple) else (f"{value:g}",)))

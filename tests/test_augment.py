@@ -16,7 +16,7 @@ from lgg_jax.data.augment import augment
 SIZE = 32
 OFF = {
     "rotation_degrees": 0.0, "flip_horizontal": 0.0, "flip_vertical": 0.0, "crop_scale": (1.0, 1.0),
-    "brightness": 0.0, "contrast": 0.0, "elastic": 0.0, "missing_sequence": 0.0,
+    "brightness": 0.0, "contrast": 0.0, "bias_field": 0.0, "elastic": 0.0, "missing_sequence": 0.0,
 }  # fmt: skip
 GEOMETRIC = {
     "rotation": {"rotation_degrees": 30.0},
@@ -26,7 +26,7 @@ GEOMETRIC = {
     "elastic": {"elastic": 1.0, "elastic_share": 0.04},
 }
 ALL = {name: value for fields in GEOMETRIC.values() for name, value in fields.items()}
-INTENSITY = {"brightness": 0.2, "contrast": 0.2}
+INTENSITY = {"brightness": 0.2, "contrast": 0.2, "bias_field": 1.0}
 
 
 def config(**fields) -> ml_collections.ConfigDict:
@@ -210,6 +210,20 @@ def test_intensity_is_uniform_and_drawn_for_each_channel(name, bound):
     np.testing.assert_array_equal(masks, np.broadcast_to(lopsided(), masks.shape))
 
 
+def test_bias_field_is_smooth_and_drawn_for_each_channel():
+    images, masks = run(noise(), lopsided(), range(300), bias_field=1.0, bias_field_deviation=0.4)
+    field = images - noise()
+    assert max(np.abs(np.diff(field, axis=axis)).mean() for axis in (1, 2)) < 0.05  # of white noise 0.45
+    drawn = field[:, 5, 5]  # (seed, channel); one of the 3 × 3 places, those between are averages
+    assert np.abs(drawn.mean(axis=0)).max() < 0.1
+    np.testing.assert_allclose(drawn.std(axis=0), 0.4, rtol=0.15)
+    across = [drawn[:, 0], drawn[:, 1], field[:, 5, 26, 0], field[:, 26, 5, 0]]
+    assert np.abs(np.corrcoef(across) - np.eye(4)).max() < 0.25
+    np.testing.assert_array_equal(masks, np.broadcast_to(lopsided(), masks.shape))
+    changed = (run(noise(), lopsided(), range(300), bias_field=0.3)[0] != noise()).any(axis=(1, 2, 3))
+    assert 0.22 < changed.mean() < 0.38
+
+
 def replaced(images) -> tuple[np.ndarray, np.ndarray]:
     """For each image whether T1 and whether T1 with contrast is FLAIR again, to the bit."""
     return tuple((images[..., channel] == images[..., 1]).all(axis=(1, 2)) for channel in (0, 2))
@@ -233,13 +247,13 @@ def test_missing_sequence_is_flair_exactly_beside_every_other_augmentation():
 
 
 def test_neighbouring_slices_change_alike():
-    """Three slices as nine channels: the same geometry, brightness, contrast and missing sequences for each of them."""
+    """Three slices as nine channels: the same geometry, intensities and missing sequences for each of them."""
     image = np.concatenate([noise()] * 3, axis=-1)
     images, _ = run(image, lopsided(), range(20), missing_sequence=0.5, **ALL, **INTENSITY)
     assert images.shape == (20, SIZE, SIZE, 9)
     np.testing.assert_array_equal(images[..., 3:], np.concatenate([images[..., :3]] * 2, axis=-1))
     alone = run(noise(), lopsided(), range(20), missing_sequence=0.5, **ALL, **INTENSITY)[0]
-    np.testing.assert_array_equal(images[..., :3], alone)
+    np.testing.assert_allclose(images[..., :3], alone, atol=1e-6)  # TensorFlow may add in another order
 
 
 EVERYTHING = {**ALL, **INTENSITY, "missing_sequence": 0.5, "flip_horizontal": 0.5, "flip_vertical": 0.5}
@@ -292,8 +306,8 @@ def test_each_geometric_stream_draws_the_same_beside_the_others():
 
 def test_intensity_streams_do_not_depend_on_each_other():
     image = np.ones((SIZE, SIZE, 3), np.float32)
-    kinds = {"contrast": 0.2}, {"brightness": 0.2}, INTENSITY
-    contrast, brightness, both = (run(image, lopsided(), range(5), **fields)[0] for fields in kinds)
-    np.testing.assert_allclose(both, contrast + brightness - 1, atol=1e-5)
+    kinds = {"contrast": 0.2}, {"brightness": 0.2}, {"bias_field": 1.0}, INTENSITY
+    contrast, brightness, field, both = (run(image, lopsided(), range(5), **fields)[0] for fields in kinds)
+    np.testing.assert_allclose(both, contrast + brightness + field - 2, atol=1e-5)
     beside = run(image, lopsided(), range(5), **ALL, **INTENSITY)[0]
     np.testing.assert_allclose(beside, both, atol=1e-5)

@@ -17,7 +17,7 @@ from lgg_jax.data.volume import SEQUENCES
 
 STREAMS = (
     "rotation", "crop", "horizontal", "vertical", "elastic", "field", "brightness", "contrast", "missing", "donor",
-    "carve",
+    "carve", "bias",
 )  # fmt: skip
 
 
@@ -115,9 +115,14 @@ def _crop(seed: tf.Tensor, scale_range: tuple[float, float]) -> tf.Tensor:
 
 def _elastic(height, width, streams, config) -> tf.Tensor:
     """(height, width, 2) displacements as shares of the side: smooth noise from a 6×6 grid (Simard et al. 2003)."""
-    grid = tf.random.stateless_normal([1, 6, 6, 2], streams["field"]) * config.elastic_share
     active = tf.cast(_uniform(streams["elastic"], 0.0, 1.0) < config.elastic, tf.float32)
-    return active * tf.image.resize(grid, tf.stack([height, width]), method="bicubic")[0]
+    return active * config.elastic_share * _smooth_noise(streams["field"], 6, height, width, 2)
+
+
+def _smooth_noise(seed: tf.Tensor, points: int, height, width, channels: int) -> tf.Tensor:
+    """(height, width, channels) float32: standard normal noise on points × points places, bicubic in between."""
+    grid = tf.random.stateless_normal([1, points, points, channels], seed)
+    return tf.image.resize(grid, tf.stack([height, width]), method="bicubic")[0]
 
 
 def _sample(planes: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
@@ -153,10 +158,18 @@ def _missing_sequence(image: tf.Tensor, seed: tf.Tensor, probability: float, nam
 
 
 def _intensity(image: tf.Tensor, streams, config) -> tf.Tensor:
-    """Brightness (a shift, in standard deviations of the volume) and contrast (a factor), drawn for each channel."""
+    """Contrast (a factor), a bias field and brightness (shifts, in standard deviations of the volume), by channel.
+
+    A coil's bias field multiplies; within the brain, whose median is about four times its spread, that is nearly a
+    shift of the normalised intensity (0.3 of them: 7 %).
+    """
     channels = [image.shape[-1]]
     if config.contrast:
         image *= tf.random.stateless_uniform(channels, streams["contrast"], 1 - config.contrast, 1 + config.contrast)
+    if config.bias_field:
+        active, seed = tf.unstack(tf.random.experimental.stateless_split(streams["bias"], 2))
+        field = config.bias_field_deviation * _smooth_noise(seed, 3, *image.shape[:2], *channels)
+        image += field[:, :, None] * tf.cast(_uniform(active, 0.0, 1.0) < config.bias_field, tf.float32)
     if config.brightness:
         image += tf.random.stateless_uniform(channels, streams["brightness"], -config.brightness, config.brightness)
     return image
