@@ -8,7 +8,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import unet_cpu
+from configs import default, unet_cpu
 
 
 def get_config() -> ConfigDict:
@@ -16,6 +16,12 @@ def get_config() -> ConfigDict:
     config = unet_cpu.get_config()
     config.data.size = 128
     config.data.context = 0
+    # It was measured with these; what suits the longer training of unet_cpu has not been tried here.
+    config.augment = default.get_config().augment
+    config.augment.carve_mix = 0.5
+    config.augment.missing_sequence = 0.25
+    config.model.dropout = 0.0
+    config.optimizer.weight_decay = 1e-2
     config.model.name = "unet_resnet50"
     config.model.features = 16
     config.optimizer.learning_rate = 1e-3

@@ -11,7 +11,7 @@ from configs import default
 from lgg_jax import parallel, state, train
 from lgg_jax.errors import UserError
 from lgg_jax.models import create_model
-from lgg_jax.models.unet import ConvBlock, UNet, UpConv, max_pool, normalisation
+from lgg_jax.models.unet import ChannelDropout, ConvBlock, UNet, UpConv, max_pool, normalisation
 
 
 def images(batch=2, height=16, width=16) -> jax.Array:
@@ -133,6 +133,15 @@ def test_max_pool_against_linen():
         for pool in (max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
     )
     np.testing.assert_array_equal(ours, linens)
+
+
+def test_dropout_takes_whole_channels_of_a_slice():
+    x = jnp.ones((8, 4, 6, 32))
+    dropped = np.asarray(ChannelDropout(0.25, deterministic=False).apply({}, x, rngs={"dropout": jax.random.key(0)}))
+    channels = dropped[:, 0, 0]
+    np.testing.assert_array_equal(dropped, np.broadcast_to(channels[:, None, None], dropped.shape))
+    assert set(np.unique(channels)) == {0, np.float32(4 / 3)}
+    assert 0.18 < (channels == 0).mean() < 0.32 and len({row.tobytes() for row in channels}) == 8
 
 
 def test_dropout_only_while_training():

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from lgg_jax.errors import UserError
 from lgg_jax.models.classifier import Head, as_expected
 from lgg_jax.models.resnet import ResNet50
-from lgg_jax.models.unet import PRIOR_LOGIT, ConvBlock, UpConv, normalisation
+from lgg_jax.models.unet import PRIOR_LOGIT, ChannelDropout, ConvBlock, UpConv, normalisation
 
 _DEEPEST = 32  # stride of the deepest features
 
@@ -23,7 +23,7 @@ class UNetResNet50(nn.Module):
       backbone: the encoder; its maps at strides 2 to 16 are the skip connections.
       features: channels of the decoder at full resolution; at stride s it has min(s, 16) times as many.
       head: widths of the grade head's hidden layers; None for no head.
-      dropout: rate before each decoder block and in the head.
+      dropout: rate of channels before each decoder block, and in the head.
       input_order, input_scale, fixed_norm, dtype, axis_name: as in `Classifier` and `UNet`.
     """
 
@@ -64,7 +64,7 @@ class UNetResNet50(nn.Module):
             x = UpConv(width, self.dtype, name=f"up{level}")(x)
             if level:  # full resolution has no map of the encoder
                 x = jnp.concatenate([x, skips.pop()], axis=-1)
-            x = nn.Dropout(self.dropout, deterministic=not train, name=f"dropout{level}")(x)
+            x = ChannelDropout(self.dropout, deterministic=not train, name=f"dropout{level}")(x)
             moving = train and f"decoder{level}" not in self.fixed_norm
             norm = normalisation("batch", moving, self.dtype, self.axis_name)
             x = ConvBlock(width, norm, self.dtype, name=f"decoder{level}")(x)
