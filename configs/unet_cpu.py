@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     config = default.get_config()
     config.data.size = 96
     config.data.context = 1
-    # With less, the outlines of new patients got worse after 2000 steps; up to there it makes no difference.
+    # With less, the nine validation patients of seed 0 got worse after 2000 steps; up to there it made no difference.
     config.augment.rotation_degrees = 25.0
     config.augment.crop_scale = (0.75, 1.2)
     config.augment.brightness = config.augment.contrast = 0.3
