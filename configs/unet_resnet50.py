@@ -12,7 +12,7 @@ from configs import default, unet_cpu
 
 
 def get_config() -> ConfigDict:
-    """configs/unet_cpu.py with the other encoder, which learns at a fifth of the decoder's rate, and lighter augmentation."""
+    """configs/unet_cpu.py with the other encoder, at a fifth of the decoder's rate, and lighter augmentation."""
     config = unet_cpu.get_config()
     config.data.size = 128
     config.data.context = 0
