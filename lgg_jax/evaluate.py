@@ -2,30 +2,33 @@
 
     python -m lgg_jax evaluate --workdir=W [--split=test] [--data_dir=OTHER --split=all] [--name=NAME] [--step=N]
 
-Several --workdir flags, the folds of one training, are scored together: eval/folds of the first.
 With --data_dir it is an external validation: any folder in a known layout, with or without clinical values.
+Several --workdir flags go to eval/folds or eval/ensemble of the first. Runs that hold out different patients are the
+folds of one training: each scores its own. Runs that hold out the same ones, or are given a --data_dir, are an
+ensemble: every patient's outline is the one that `predict` makes with them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
 from absl import flags
 
-from lgg_jax import models, tasks
+from lgg_jax import models, segmenter, tasks
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.checkpoints import restore_variables
 from lgg_jax.data import dataset
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
+from lgg_jax.tasks import segmentation
 
 SPLITS = ("train", "validation", "test", "all")
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Flags of the verb `evaluate`."""
-    many = "The training run; several, each with another fold, are scored together."
+    many = "The training run; several are the folds of one training, or an ensemble."
     flags.DEFINE_multi_string("workdir", None, many, flag_values=flag_values)
     flags.DEFINE_enum("split", "test", SPLITS, "Which patients.", flag_values=flag_values)
     flags.DEFINE_string("data_dir", "", "Another folder than the one trained on.", flag_values=flag_values)
@@ -38,9 +41,9 @@ def main(flag_values: flags.FlagValues) -> int:
     """The verb `evaluate`."""
     f = flag_values
     if len(f.workdir) > 1:
-        if f.data_dir or f.step is not None:
-            raise UserError("--data_dir and --step are for one run", "pass one --workdir, or leave them out")
-        output = evaluate_folds(f.workdir, f.split, f.name or "folds")
+        if f.step is not None:
+            raise UserError("--step is for one run", "pass one --workdir, or leave it out")
+        output = evaluate_together(f.workdir, f.split, f.data_dir, f.name)
     else:
         output = evaluate(f.workdir[0], f.split, f.data_dir, f.name, f.step)
     print(f"written: {output}/metrics.json, cases.csv, figures/")
@@ -66,19 +69,25 @@ def evaluate(workdir: str, split: str = "test", data_dir: str = "", name: str = 
     chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
     preparation = task.preparation(config, workdir)
     cases = load_cases(config, preparation.prepare, patients)
-    metrics, tables, draw = task.evaluate(predict, variables, cases, chosen, preparation)
-    about = {"task": config.task, "step": step, **about_data(config, workdir, split)}
+    results = task.evaluate(predict, variables, cases, chosen, preparation)
+    about = {"step": step, **about_data(config, [workdir], split, results)}
     output = workdir / "eval" / (name or split)
-    write(output, about | task.about(config) | metrics, tables)
-    draw(output / "figures")
-    print(task.headline(metrics))
+    write(output, about | task.about(config), results)
+    print(task.headline(results[0]))
     return output
 
 
-def about_data(config, workdir: Path, split: str) -> dict:
-    """What metrics.json says of the patients that were scored."""
-    by = splits_lib.read_splits(workdir / "splits.json")["by"]
-    return {"dataset": str(config.data.dir), "split": split, "split_by": by}
+def about_data(config, workdirs: list[Path], split: str, results: tuple) -> dict:
+    """What metrics.json says of the patients that were scored; says it aloud where a run has learnt from them."""
+    splits = [splits_lib.read_splits(workdir / "splits.json") for workdir in workdirs]
+    about = {"task": config.task, "dataset": str(config.data.dir), "split": split, "split_by": splits[0]["by"]}
+    if split != "all":
+        return about
+    known = set().union(*(splits_lib.members(each, name) for each in splits for name in ("train", "validation")))
+    scored = set(results[1]["cases"]["patient"])
+    if scored & known:
+        print(f"{len(scored & known)} of these {len(scored)} patients trained or validated the run: they flatter it")
+    return about | {"patients_trained_or_validated_on": len(scored & known)}
 
 
 def load_cases(config, prepare, patients: dict[str, set[int] | None] | None) -> Iterator[Case]:
@@ -118,39 +127,58 @@ def choose_patients(config, workdir: Path, split: str, data_dir: str) -> dict[st
     return patients
 
 
-def evaluate_folds(workdirs: list[str], split: str, name: str) -> Path:
-    """Scores each run on its own `split` and all their patients together; returns the folder with the results.
-
-    The results of all go to eval/<name> of the first run. A patient may be in one of the sets only.
-    """
-    configs = [workdir_lib.read_config(workdir) for workdir in workdirs]
+def evaluate_together(workdirs: list[str], split: str, data_dir: str = "", name: str = "") -> Path:
+    """Scores several runs as folds or as an ensemble, as the patients they hold out tell; returns the folder."""
+    paths = [Path(workdir) for workdir in workdirs]
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UserError("one --workdir is given twice", "pass each once")
+    configs = [workdir_lib.read_config(path) for path in paths]
+    members = [choose_patients(*run, split, data_dir) for run in zip(configs, paths, strict=True)]
+    if all(each == members[0] for each in members):
+        return evaluate_ensemble(paths, configs[0], split, members[0], name or "ensemble")
     if len({(config.task, config.data.get("target")) for config in configs}) > 1:
         raise UserError("the workdirs hold different tasks or targets", "pass the folds of one training")
-    members = [set(choose_patients(c, Path(w), split, "") or ()) for c, w in zip(configs, workdirs, strict=True)]
-    twice = sorted(a & b for i, a in enumerate(members) for b in members[:i])
-    shared = sorted(set().union(*twice)) if twice else []
-    if shared or not all(members):
-        raise UserError(
-            f"patients in the {split} set of two runs: {', '.join(shared[:5]) or 'all'}",
-            "pass runs with config.data.folds=K and each another config.data.fold",
-        )
-    folders = [evaluate(workdir, split) for workdir in workdirs]
-    task = tasks.get(configs[0].task)
-    metrics, tables, draw = task.pool(folders)
-    output = Path(workdirs[0]) / "eval" / name
-    about = {"task": configs[0].task, "runs": list(workdirs), **about_data(configs[0], Path(workdirs[0]), split)}
-    write(output, about | task.about(configs[0]) | metrics, tables)
-    draw(output / "figures")
-    print(task.headline(metrics))
+    return evaluate_folds(paths, configs[0], split, [set(each) for each in members], name or "folds")
+
+
+def evaluate_ensemble(workdirs: list[Path], config, split: str, patients: dict | None, name: str) -> Path:
+    """Scores the outlines that `predict` makes with these runs on `patients` (None: all) of `config.data.dir`."""
+    ensemble = segmenter.load_segmenter(workdirs)
+    scans = dataset.load_volumes(config.data, patients)
+    results = segmentation.scored((scan, ensemble.segment(scan)) for scan in scans)
+    about = {"runs": list(map(str, workdirs)), **about_data(config, workdirs, split, results), "task": "segmentation"}
+    output = workdirs[0] / "eval" / name
+    write(output, about, results)
+    print(segmentation.headline(results[0]))
     return output
 
 
-def write(output: Path, metrics: dict, tables: dict[str, pd.DataFrame]) -> None:
-    """metrics.json, cases.csv (a row a patient) and what other tables the task has."""
+def evaluate_folds(workdirs: list[Path], config, split: str, members: list[set[str]], name: str) -> Path:
+    """Scores each run on its own patients and all of them together. A patient may be in one of the sets only."""
+    shared = sorted(set().union(*(a & b for i, a in enumerate(members) for b in members[:i])))
+    if shared:
+        raise UserError(
+            f"some patients are in the {split} set of two runs and others are not: {', '.join(shared[:5])}",
+            "pass runs with config.data.folds=K and each another config.data.fold, or runs of one split",
+        )
+    folders = [evaluate(str(workdir), split) for workdir in workdirs]
+    task = tasks.get(config.task)
+    results = task.pool(folders)
+    output = workdirs[0] / "eval" / name
+    about = {"runs": list(map(str, workdirs)), **about_data(config, workdirs, split, results)}
+    write(output, about | task.about(config), results)
+    print(task.headline(results[0]))
+    return output
+
+
+def write(output: Path, about: dict, results: tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]) -> None:
+    """metrics.json with `about` before it, cases.csv (a row a patient), what other tables the task has, figures."""
+    metrics, tables, draw = results
     try:
         (output / "figures").mkdir(parents=True, exist_ok=True)
-        workdir_lib.write_json(output / "metrics.json", metrics)
+        workdir_lib.write_json(output / "metrics.json", about | metrics)
         for name, table in tables.items():
             table.to_csv(output / f"{name}.csv", index=False)
+        draw(output / "figures")
     except OSError as error:
         raise UserError(f"cannot write to {output} ({error})", "free space or mend the folder") from error

@@ -28,8 +28,7 @@ def presence_run(folder: Path, patients: list[str]) -> Path:
     tables = [table.assign(tumour_slice=table["label"] == 1, probability=expit(table["logit"])) for table in tables]
     about = [{"patient": patient, "institution": "NA", "grade": 2, "age": 40} for patient in patients]
     chosen, preparation = classification.Thresholds(), grading.Preparation(None)
-    metrics, rows, draw = classification.scored(tables, about, chosen, preparation)
+    results = classification.scored(tables, about, chosen, preparation)
     told = {"task": "classification", "step": 7, "dataset": "elsewhere", "split": "test", "target": "presence"}
-    evaluate.write(folder / "eval" / "test", told | metrics, rows)
-    draw(folder / "eval" / "test" / "figures")
+    evaluate.write(folder / "eval" / "test", told, results)
     return folder

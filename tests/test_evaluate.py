@@ -15,6 +15,7 @@ from lgg_jax.data.cases import Case, make_case
 from lgg_jax.data.grading import Preparation
 from lgg_jax.data.volume import Geometry, Volume
 from lgg_jax.errors import UserError
+from lgg_jax.segmenter import load_segmenter
 from lgg_jax.tasks import segmentation
 
 
@@ -171,11 +172,11 @@ def test_folds_are_scored_together(folds, lgg):
 
 
 @pytest.mark.parametrize("words, message", [
-    (("--workdir={0}", "--workdir={0}"), "patients in the test set of two runs: TCGA_"),
-    (("--workdir={0}", "--workdir={1}", "--split=train"), "patients in the train set of two runs"),
-    (("--workdir={0}", "--workdir={1}", "--split=all"), "patients in the all set of two runs: all"),
-    (("--workdir={0}", "--workdir={1}", "--step=20"), "--data_dir and --step are for one run"),
-    (("--workdir={0}", "--workdir={1}", "--data_dir=d", "--split=all"), "--data_dir and --step are for one run"),
+    (("--workdir={0}", "--workdir={0}/"), "one --workdir is given twice"),
+    (("--workdir={0}", "--workdir={1}", "--split=train"), "some patients are in the train set of two runs and others"),
+    (("--workdir={0}", "--workdir={1}", "--step=20"), "--step is for one run"),
+    (("--workdir={0}", "--workdir={1}", "--data_dir=d"), "--split=test with --data_dir=d: the splits of the workdir"),
+    (("--workdir={0}", "--workdir={1}", "--data_dir=d", "--split=all"), "no such folder: d"),
     (("--workdir={0}", "--workdir=nowhere"), "cannot read nowhere/config.json"),
     (("--workdir={0}", "--workdir={other}"), "the workdirs hold different tasks or targets"),
 ])  # fmt: skip
@@ -191,6 +192,62 @@ def test_folds_that_do_not_belong_together(folds, lgg, tmp_path, words, message)
     assert ended.code == 2 and len(ended.err.splitlines()) == 1
     assert ended.err.startswith(f"lgg_jax: error: {message}"), ended.err
     assert not (folds[0] / "eval").exists()
+
+
+@pytest.fixture
+def ensemble(trained, tmp_path) -> list[str]:
+    """A run and one that chose otherwise on validation, with the same split."""
+    runs = [shutil.copytree(trained, tmp_path / name) for name in ("one", "other")]
+    chosen = json.loads((runs[1] / "postprocess.json").read_text())
+    changed = {"flip_tta": not chosen["flip_tta"], "threshold": 0.3}
+    (runs[1] / "postprocess.json").write_text(json.dumps(chosen | changed))
+    return list(map(str, runs))
+
+
+def test_runs_of_one_split_are_an_ensemble(ensemble, small_phantoms, lgg):
+    """Each patient scores what `predict` outlines with both, by 2 |A ∩ B| / (|A| + |B|)."""
+    ended = lgg("evaluate", *(f"--workdir={run}" for run in ensemble))
+    assert (ended.code, ended.err) == (0, "")
+    output = Path(ensemble[0]) / "eval/ensemble"
+    metrics, cases = json.loads((output / "metrics.json").read_text()), pd.read_csv(output / "cases.csv")
+    splits = json.loads((Path(ensemble[0]) / "splits.json").read_text())
+    assert (metrics["runs"], metrics["split"], set(cases["patient"])) == (ensemble, "test", set(splits["test"]))
+    predicted = load_segmenter(ensemble)
+    for scan in lgg_mri.load_volumes(small_phantoms, patients=splits["test"]):
+        mask = predicted.segment(scan)
+        dice = 2 * (mask & scan.mask).sum() / (mask.sum() + scan.mask.sum())
+        assert cases.set_index("patient")["volume_dice"][scan.patient] == pytest.approx(dice)
+    alone = pd.read_csv(evaluate.evaluate(ensemble[0]) / "cases.csv")
+    assert not alone["volume_dice"].equals(cases["volume_dice"]), "the second run changes nothing"
+    assert (output / "figures/overlays.png").exists()
+
+
+def test_an_ensemble_of_folds_on_other_data(folds, lgg, small_phantoms, tmp_path):
+    """Both score every patient; those that one of them has learnt from are counted and said."""
+    for run in folds:
+        splits = json.loads((run / "splits.json").read_text())
+        splits["train"] = [patient for patient in splits["train"] if patient[-1] not in "0123"]
+        (run / "splits.json").write_text(json.dumps(splits))
+    learnt = {patient for run in folds for name in ("train", "validation")
+              for patient in json.loads((run / "splits.json").read_text())[name]}  # fmt: skip
+    assert 0 < len(learnt) < 12
+    other = shutil.copytree(small_phantoms, tmp_path / "data")
+    runs = (f"--workdir={run}" for run in folds)
+    ended = lgg("evaluate", *runs, f"--data_dir={other}", "--split=all", "--name=x")
+    assert ended.code == 0, ended.err
+    assert f"{len(learnt)} of these 12 patients trained or validated the run" in ended.out
+    metrics = json.loads((folds[0] / "eval/x/metrics.json").read_text())
+    assert (metrics["dataset"], metrics["runs"]) == (str(other), [str(run) for run in folds])
+    assert metrics["volume_dice"]["n"] + metrics["both_empty"] == 12
+    assert metrics["patients_trained_or_validated_on"] == len(learnt)
+
+
+def test_an_ensemble_of_classifiers_is_refused(ensemble, lgg):
+    path = Path(ensemble[1]) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "classification"}))
+    ended = lgg("evaluate", *(f"--workdir={run}" for run in ensemble))
+    assert (ended.code, ended.out) == (2, "")
+    assert "holds a run of task classification" in ended.err
 
 
 def test_nothing_to_draw_of_patients_without_tumour(tmp_path):

@@ -160,12 +160,22 @@ def evaluate(
       The body of metrics.json, {"cases": the table of cases.csv, a row a patient}, and a function that draws the
       figures into a folder.
     """
+
+    def outline(case: Case) -> np.ndarray:
+        return chosen.mask(inference.case_probability(predict, variables, case, chosen.flip_tta))
+
+    metrics, tables, draw = scored((case.scan, outline(case)) for case in cases)
+    return metrics | {"postprocessing": dataclasses.asdict(chosen)}, tables, draw
+
+
+def scored(
+    outlined: Iterable[tuple[volume.Volume, np.ndarray]],
+) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
+    """What `evaluate` returns, of scans and their predicted masks, (slice, height, width) bool, whoever made them."""
     rows, slices = [], []
-    for case in tqdm.tqdm(cases, unit="volume", disable=None):
-        scan = case.scan
+    for scan, mask in tqdm.tqdm(outlined, unit="volume", disable=None):
         if scan.mask is None:
             raise UserError(f"patient {scan.patient} has no mask to score against", "use the verb predict")
-        mask = chosen.mask(inference.case_probability(predict, variables, case, chosen.flip_tta))
         rows.append(patient_columns(scan) | scoring.score_case(mask, scan.mask, scan.image))
         slices.append(figures.key_slice(scan.patient, rows[-1]["volume_dice"], scan.image, scan.mask, mask))
     table = pd.DataFrame(rows)
@@ -176,7 +186,7 @@ def evaluate(
             figures.case_layers(slices, folder / "cases")
             figures.dice_distribution(table, folder / "dice.png")
 
-    return scoring.summarise(table) | {"postprocessing": dataclasses.asdict(chosen)}, {"cases": table}, draw
+    return scoring.summarise(table), {"cases": table}, draw
 
 
 def pool(folders: list[Path]) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
