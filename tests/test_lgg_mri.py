@@ -225,10 +225,14 @@ next(lgg_mri.load_volumes({str(tiny)!r}, {str(tmp_path / "cache")!r}))
     (left,) = cached(tmp_path / "cache")
     assert left.startswith(".")
     _load(tiny, tmp_path / "cache")
-    os.utime(tmp_path / "cache" / left, (0, 0))
+    others = tmp_path / "cache" / ".vscode-insiders", tmp_path / "cache" / ".lgg_mri-notes-ofsomeone"
+    for path in (tmp_path / "cache" / left, *others):
+        path.mkdir(exist_ok=True)
+        os.utime(path, (0, 0))
     (tiny / "data.csv").touch()
     _load(tiny, tmp_path / "cache")
-    assert not any(name.startswith(".") for name in cached(tmp_path / "cache"))
+    assert left not in cached(tmp_path / "cache")
+    assert all(path.is_dir() for path in others), "not ours"
 
 
 def test_a_full_disk_is_said(tiny, tmp_path, monkeypatch):

@@ -135,7 +135,8 @@ def prepared(builder_class, data_dir, cache_dir="") -> tfds.core.DatasetBuilder:
         except Exception as error:
             if isinstance(error, OSError) or disk_full(error):
                 wrong = f"cannot write prepared data to {cache} ({str(error).splitlines()[0]})"
-                raise UserError(wrong, "free space there or set LGG_JAX_CACHE to another disk") from error
+                another = "config.data.cache_dir" if cache_dir else "LGG_JAX_CACHE"
+                raise UserError(wrong, f"free space there or set {another} to a folder on another disk") from error
             raise
     return builder_class(data_dir=final)
 
@@ -152,7 +153,8 @@ def fingerprint(builder_class, data_dir) -> str:
 
 def _prepare(builder_class, data_dir, final: Path) -> None:
     final.parent.mkdir(parents=True, exist_ok=True)
-    for stale in final.parent.glob(".*-????????"):  # what killed preparations left
+    # What killed preparations left; the cache may be a folder that other programs keep theirs in.
+    for stale in final.parent.glob(f".{builder_class.name}-{'[0-9a-f]' * 16}-????????"):
         if time.time() - stale.stat().st_mtime > 86400:
             shutil.rmtree(stale, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}-", dir=final.parent))
