@@ -31,7 +31,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     many = "The training run; several are the folds of one training, or an ensemble."
     flags.DEFINE_multi_string("workdir", None, many, flag_values=flag_values)
     flags.DEFINE_enum("split", "test", SPLITS, "Which patients.", flag_values=flag_values)
-    flags.DEFINE_string("data_dir", "", "Another folder than the one trained on.", flag_values=flag_values)
+    where = "Where the data lies now; with --split=all any other data set."
+    flags.DEFINE_string("data_dir", "", where, flag_values=flag_values)
     flags.DEFINE_string("name", "", "Folder under eval/; default: the split's name.", flag_values=flag_values)
     flags.DEFINE_integer("step", None, "Which checkpoint; default: the best on validation.", flag_values=flag_values)
     flags.mark_flags_as_required(["workdir"], flag_values)
@@ -56,7 +57,7 @@ def evaluate(workdir: str, split: str = "test", data_dir: str = "", name: str = 
     Args:
       workdir: of the training.
       split: "train", "validation", "test" (of the workdir's splits.json) or "all".
-      data_dir: another data set; its patients are in no split, so `split` must then be "all".
+      data_dir: where the data lies now, or, with `split` "all", another data set.
       name: of the folder under eval/.
       step: of the checkpoint, None for the best on validation.
     """
@@ -108,14 +109,7 @@ def load_cases(config, prepare, patients: dict[str, set[int] | None] | None) -> 
 
 def choose_patients(config, workdir: Path, split: str, data_dir: str) -> dict[str, set[int] | None] | None:
     """The patients to score, as `splits.members` has them, None for all; sets `config.data.dir` where given."""
-    if data_dir:
-        if split != "all":
-            raise UserError(
-                f"--split={split} with --data_dir={data_dir}: the splits of the workdir are of its own data",
-                "pass --split=all",
-            )
-        config.data.dir = data_dir
-        return None
+    config.data.dir = data_dir or config.data.dir
     if split == "all":
         return None
     splits = splits_lib.read_splits(workdir / "splits.json")
@@ -124,6 +118,12 @@ def choose_patients(config, workdir: Path, split: str, data_dir: str) -> dict[st
     patients = splits_lib.members(splits, split)
     if not patients:
         raise UserError(f"{workdir}/splits.json has no {split} patients", "choose another --split")
+    missing = sorted(set(patients) - set(dataset.list_patients(config.data)["patient"]))
+    if missing:
+        raise UserError(
+            f"{config.data.dir} lacks {len(missing)} of the {split} patients of {workdir} ({', '.join(missing[:3])})",
+            "pass the folder it was trained on as --data_dir, or --split=all to score another data set",
+        )
     return patients
 
 
@@ -135,6 +135,8 @@ def evaluate_together(workdirs: list[str], split: str, data_dir: str = "", name:
     configs = [workdir_lib.read_config(path) for path in paths]
     members = [choose_patients(*run, split, data_dir) for run in zip(configs, paths, strict=True)]
     if all(each == members[0] for each in members):
+        if any(config.task == "classification" for config in configs):
+            raise UserError("only outlines are scored as an ensemble, and a run classifies", "pass each run alone")
         return evaluate_ensemble(paths, configs[0], split, members[0], name or "ensemble")
     if len({(config.task, config.data.get("target")) for config in configs}) > 1:
         raise UserError("the workdirs hold different tasks or targets", "pass the folds of one training")

@@ -52,9 +52,18 @@ def read_json(path: Path, remedy: str) -> dict:
         raise UserError(f"cannot read {path} ({error})", remedy) from error
 
 
-def read_config(workdir: str | Path) -> ml_collections.ConfigDict:
-    """The config that the run in `workdir` was started with; fields that are newer than the run as by default."""
-    fields = _with_newer(read_fields(Path(workdir), "pass the --workdir of a training run"), workdir)
+def read_config(
+    workdir: str | Path, remedy: str = "pass the --workdir of a training run"
+) -> ml_collections.ConfigDict:
+    """The config that the run in `workdir` was started with; fields that are newer than the run as by default.
+
+    A `data.cache_dir` that this machine does not have is left out, with a warning.
+    """
+    fields = _with_newer(read_fields(Path(workdir), remedy), workdir)
+    cache_dir = fields.get("data.cache_dir")
+    if cache_dir and not Path(cache_dir).is_dir():
+        logging.warning("%s prepared its data in %s, which is not here: as without it", workdir, cache_dir)
+        fields["data.cache_dir"] = ""
     return ml_collections.ConfigDict(traverse_util.unflatten_dict(fields, sep="."))
 
 

@@ -142,6 +142,24 @@ def test_a_split_without_patients(run):
         evaluate.evaluate(run)
 
 
+def test_data_that_has_moved(run, small_phantoms, tmp_path, lgg):
+    """The split goes by patient, wherever they lie; a folder without them is told apart."""
+    before = pd.read_csv(evaluate.evaluate(run) / "cases.csv")
+    moved = shutil.copytree(small_phantoms, tmp_path / "moved")
+    config = json.loads((run / "config.json").read_text())
+    config["data"] |= {"dir": "gone", "cache_dir": "gone as well"}
+    (run / "config.json").write_text(json.dumps(config))
+    ended = lgg("evaluate", f"--workdir={run}")
+    assert ended.code == 2 and "no such folder: gone" in ended.err
+    assert lgg("evaluate", f"--workdir={run}", f"--data_dir={moved}", "--name=moved").code == 0
+    pd.testing.assert_frame_equal(pd.read_csv(run / "eval/moved/cases.csv"), before)
+    tested = before["patient"][0]
+    shutil.rmtree(next(moved.glob(f"{tested}_*")))
+    ended = lgg("evaluate", f"--workdir={run}", f"--data_dir={moved}")
+    assert ended.code == 2 and f"lacks 1 of the test patients of {run} ({tested})" in ended.err
+    assert "--split=all to score another data set" in ended.err
+
+
 @pytest.fixture
 def folds(trained, tmp_path) -> list[Path]:
     """Two runs, each with another half of the patients to be tested."""
@@ -175,8 +193,7 @@ def test_folds_are_scored_together(folds, lgg):
     (("--workdir={0}", "--workdir={0}/"), "one --workdir is given twice"),
     (("--workdir={0}", "--workdir={1}", "--split=train"), "some patients are in the train set of two runs and others"),
     (("--workdir={0}", "--workdir={1}", "--step=20"), "--step is for one run"),
-    (("--workdir={0}", "--workdir={1}", "--data_dir=d"), "--split=test with --data_dir=d: the splits of the workdir"),
-    (("--workdir={0}", "--workdir={1}", "--data_dir=d", "--split=all"), "no such folder: d"),
+    (("--workdir={0}", "--workdir={1}", "--data_dir=d"), "no such folder: d"),
     (("--workdir={0}", "--workdir=nowhere"), "cannot read nowhere/config.json"),
     (("--workdir={0}", "--workdir={other}"), "the workdirs hold different tasks or targets"),
 ])  # fmt: skip
@@ -247,7 +264,7 @@ def test_an_ensemble_of_classifiers_is_refused(ensemble, lgg):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "classification"}))
     ended = lgg("evaluate", *(f"--workdir={run}" for run in ensemble))
     assert (ended.code, ended.out) == (2, "")
-    assert "holds a run of task classification" in ended.err
+    assert "only outlines are scored as an ensemble" in ended.err
 
 
 def test_nothing_to_draw_of_patients_without_tumour(tmp_path):
