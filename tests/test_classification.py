@@ -217,6 +217,16 @@ def test_a_model_that_does_not_classify():
         classification.check(config)
 
 
+def test_frozen_features_have_no_mirror_image():
+    config = grade_resnet50.get_config()
+    assert "backbone" in config.optimizer.frozen
+    config.eval.flip_tta = "on"
+    with pytest.raises(UserError, match="features of a frozen backbone"):
+        classification.check(config)
+    config.optimizer.frozen = ()
+    classification.check(config)
+
+
 def test_what_metrics_json_says_of_the_run():
     config = grade_resnet50.get_config()
     assert classification.about(config) == {"target": "grade", "region": "crop", "masks": "true"}

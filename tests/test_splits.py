@@ -208,6 +208,19 @@ def test_only_slices_can_be_scored_by_slice(small_phantoms, tmp_path):
             dataset.resolve_splits(each)
 
 
+def test_folds_of_a_split_that_is_settled(small_phantoms, tmp_path):
+    """A run of another fold than its config says would be pooled with the wrong ones."""
+    path = str(tmp_path / "splits.json")
+    write_splits(path, dataset.resolve_splits(config(small_phantoms, folds=3, fold=1)))
+    splits = dataset.resolve_splits(config(small_phantoms, splits=path))
+    assert splits == dataset.resolve_splits(config(small_phantoms, splits=path, folds=3, fold=1))
+    for other in ({"folds": 3}, {"folds": 4, "fold": 1}):
+        with pytest.raises(UserError, match=r"the split of .*splits\.json has 3 and 1"):
+            dataset.resolve_splits(config(small_phantoms, splits=path, **other))
+    with pytest.raises(UserError, match=r"folds=3 with named validation_patients or split_by"):
+        dataset.resolve_splits(config(small_phantoms, folds=3, split_by="slice"))
+
+
 def test_an_unknown_way_to_split(small_phantoms):
     with pytest.raises(UserError, match="split_by='hospital' is not known; use 'patient' or 'slice'"):
         dataset.resolve_splits(config(small_phantoms, split_by="hospital"))

@@ -86,9 +86,12 @@ def _resolve(config: ml_collections.ConfigDict) -> dict:
     everyone = list_patients(config.data)
     if config.init_from:
         # A fine-tuning phase keeps the split: else patients it was trained on before would come to be tested.
-        return read_splits(Path(config.init_from) / "splits.json", config)
+        return _of_the_fold(read_splits(Path(config.init_from) / "splits.json", config), config)
     if config.data.splits:
-        return read_splits(config.data.splits, config)
+        return _of_the_fold(read_splits(config.data.splits, config), config)
+    if config.data.folds and (config.data.validation_patients or config.data.split_by == "slice"):
+        wrong = f"config.data.folds={config.data.folds} with named validation_patients or split_by='slice'"
+        raise UserError(wrong, "folds are dealt by patient: set one of them")
     if config.data.validation_patients:
         return splits_lib.splits_by_validation(everyone, config.data.validation_patients)
     fractions = config.data.test_fraction, config.data.validation_fraction
@@ -101,6 +104,18 @@ def _resolve(config: ml_collections.ConfigDict) -> dict:
     if config.data.segmentation_workdir and not config.data.folds:
         return read_splits(Path(config.data.segmentation_workdir) / "splits.json", config)
     return splits_lib.make_splits(everyone, config.seed, *fractions, config.data.folds, config.data.fold)
+
+
+def _of_the_fold(splits: dict, config: ml_collections.ConfigDict) -> dict:
+    """`splits`, which a run or a file has settled; UserError where the config asks for another fold."""
+    asked, given = (config.data.folds, config.data.fold), (splits.get("folds", 0), splits.get("fold", 0))
+    if config.data.folds and asked != given:
+        source = config.init_from or config.data.splits
+        raise UserError(
+            f"config.data.folds={asked[0]}, fold={asked[1]}, but the split of {source} has {given[0]} and {given[1]}",
+            "leave config.data.folds out: the split is that one's",
+        )
+    return splits
 
 
 def _check_unseen(splits: dict, segmentation_workdir: str) -> None:

@@ -46,13 +46,11 @@ def load_slices(cases: Iterable[Case]) -> Slices:
     """The rows of all cases, one after another."""
     columns = {name: [] for name in ("images", "masks", "tumour", "labels", "clinical")}
     for case in cases:
-        if case.masks is None:
-            raise UserError(f"patient {case.scan.patient} has no mask", "train on patients with masks only")
         clinical = np.tile(case.clinical, (len(case.images), 1))
         for name, values in columns.items():
             values.append(clinical if name == "clinical" else getattr(case, name))
     if not columns["images"]:
-        raise UserError("no training patients", "look at splits.json in the workdir")
+        raise UserError("no training patient has what the run is to learn", "choose other patients or another target")
     return Slices(*(np.concatenate(values) for values in columns.values()))
 
 

@@ -173,7 +173,8 @@ def validate_splits(splits: dict, patients: Iterable[str] | None = None, where: 
             raise UserError(wrong, "leave each patient in one set")
     for name in ("train", "validation"):
         if not splits[name]:
-            raise UserError(f"{where}: {name} has no patients", "change the fractions or the number of folds")
+            remedy = "change config.data's fractions, folds or validation_patients, whichever made the split"
+            raise UserError(f"{where}: {name} has no patients", remedy)
     if patients is not None:
         unknown = sorted({patient for name in SETS for patient in members(splits, name)} - set(patients))
         if unknown:

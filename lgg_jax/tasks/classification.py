@@ -50,6 +50,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     check_switches(config.eval)
     if config.model.name not in ("classifier", "linear"):
         raise UserError(f"config.model.name={config.model.name!r} does not classify", "use 'classifier' or 'linear'")
+    if config.eval.flip_tta == "on" and "backbone" in config.optimizer.frozen:
+        wrong = "config.eval.flip_tta='on': the features of a frozen backbone, which are computed once, have no mirror"
+        raise UserError(wrong, "set it to 'choose' or 'off', or freeze nothing")
     if config.model.name == "linear" and not config.data.tabular:
         raise UserError("config.model.name='linear' sees config.data.tabular alone, which is empty", "name its columns")
 
