@@ -29,6 +29,12 @@ from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
 from lgg_jax.state import TrainState
 
+AT_LEAST_ONE = ("train.batch_size", "train.log_every", "train.eval_every", "train.checkpoint_every",
+                "eval.batch_size", "optimizer.accumulation")  # fmt: skip
+SHARES = ("data.tumour_fraction", "eval.threshold", "model.dropout", "augment.flip_horizontal",
+          "augment.flip_vertical", "augment.bias_field", "augment.elastic", "augment.carve_mix",
+          "augment.missing_sequence")  # fmt: skip
+
 
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Flags of the verb `train`."""
@@ -156,11 +162,13 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
 
 def checked(config: ml_collections.ConfigDict, task, workdir: Path) -> ml_collections.ConfigDict:
     """The resolved config; UserError, before anything is loaded, where this run cannot be."""
+    check_ranges(config)
     parallel.check_batch(config.train.batch_size, config.optimizer.accumulation)
     config = models.resolve(config)
     task.check(config)
     check_frozen(config)
-    check_intervals(config.train)
+    models.create_model(config.model, frozen=config.optimizer.frozen)
+    state_lib.create_optimizer(config.optimizer, 1)
     workdir_lib.check(workdir, config)
     return config
 
@@ -173,11 +181,17 @@ def check_frozen(config: ml_collections.ConfigDict) -> None:
         raise UserError(f"config.optimizer.frozen={frozen[0]!r} would stay random", remedy)
 
 
-def check_intervals(config: ml_collections.ConfigDict) -> None:
-    """UserError where `config.train` asks for something every 0 steps."""
-    for name in ("log_every", "eval_every", "checkpoint_every"):
-        if config[name] < 1:
-            raise UserError(f"config.train.{name}={config[name]}", "choose at least 1")
+def check_ranges(config: ml_collections.ConfigDict) -> None:
+    """UserError where a number is none that its field can have."""
+    for names, fits, remedy in (
+        (AT_LEAST_ONE, lambda value: value >= 1, "choose at least 1"),
+        (SHARES, lambda value: 0 <= value <= 1, "choose a number from 0 to 1"),
+        (("data.context",), lambda value: value >= 0, "choose at least 0"),
+    ):
+        for name in names:
+            part, field = name.split(".")
+            if not fits(config[part][field]):
+                raise UserError(f"config.{name}={config[part][field]}", remedy)
 
 
 def due_after(step: int, num_steps: int, config: ml_collections.ConfigDict) -> dict[str, bool]:
@@ -209,6 +223,8 @@ def load_data(
         if case is None:
             left_out.append(scan.patient)
             continue
+        if case.masks is None:
+            raise UserError(f"patient {scan.patient} has no mask", "train and validate on patients with masks only")
         if scan.patient in mine:
             cases.append(case.select(splits_lib.rows(mine[scan.patient], case.slice_index)))
         if scan.patient in train:

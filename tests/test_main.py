@@ -80,6 +80,12 @@ def test_words(lgg, words, expected, tmp_path, monkeypatch):
     ({"optimizer__frozen": "('encoder9',)"}, "encoder9"),
     ({"optimizer__frozen": "('encoder0/conv0',)"}, "names .'encoder0/conv0'"),
     ({"optimizer__accumulation": 3}, "batch_size=8 cannot be split over 1 devices × 3"),
+    ({"optimizer__accumulation": 0}, "config.optimizer.accumulation=0"),
+    ({"eval__batch_size": 0}, "config.eval.batch_size=0"),
+    ({"data__tumour_fraction": 50.0}, "config.data.tumour_fraction=50.0"),
+    ({"data__context": -1}, "config.data.context=-1"),
+    ({"data__channels": "flair,t1"}, r"config.data.channels=\('flair,t1',\) does not name"),
+    ({"data__folds": 3, "data__validation_patients": "('TCGA_CS_0000',)"}, "folds=3 with named validation_patients"),
     ({"train__epochs": 2.0}, "the length of the training is"),
     ({"train__num_steps": 0}, "the length of the training is not given"),
     ({"train__num_steps": -5}, "the length of the training is"),
@@ -145,7 +151,7 @@ def test_a_workdir_that_is_a_file(lgg, small_phantoms, tmp_path):
 @pytest.mark.parametrize("words, expected", [
     (("--step=3",), "no checkpoint of step 3"),
     (("--data_dir=nowhere", "--split=all"), "no such folder: .*nowhere"),
-    (("--data_dir=nowhere",), "--split=test with --data_dir=nowhere"),
+    (("--data_dir=nowhere",), "no such folder: nowhere"),
 ])  # fmt: skip
 def test_evaluate(lgg, trained, words, expected):
     before = digests(trained)

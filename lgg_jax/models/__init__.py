@@ -64,7 +64,8 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     model = config.model
     _check_name(model.name)
     _check_channels(config.data.channels)
-    before = workdir_lib.read_config(config.init_from) if config.init_from else None
+    remedy = "config.init_from is the workdir of a training run, which a resume needs as well"
+    before = workdir_lib.read_config(config.init_from, remedy) if config.init_from else None
     if before is not None and tuple(before.data.channels) != tuple(config.data.channels):
         seen, given = (tuple(each.data.channels) for each in (before, config))
         raise UserError(f"{config.init_from} was trained on {seen}, not {given}", f"set config.data.channels={seen}")
@@ -97,7 +98,9 @@ def _expected(weights: Pretrained) -> dict:
 def _check_channels(names: Sequence[str]) -> None:
     if not names or len(set(names)) < len(names) or not set(names) <= set(SEQUENCES):
         wrong = f"config.data.channels={tuple(names)} does not name different sequences"
-        raise UserError(wrong, f"choose from {', '.join(SEQUENCES)}, each once, in the order for the network to see")
+        known = ", ".join(SEQUENCES)
+        remedy = f"choose from {known}, each once, in the order for the network to see, as in \"('flair', 't1ce')\""
+        raise UserError(wrong, remedy)
 
 
 def _check_name(name: str) -> None:

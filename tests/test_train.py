@@ -1,0 +1,63 @@
+"""What the training loads, and what it refuses before it does."""
+
+import numpy as np
+import pytest
+
+from configs import default
+from lgg_jax import train
+from lgg_jax.data import dataset
+from lgg_jax.data.cases import prepare_case
+from lgg_jax.data.volume import Volume
+from lgg_jax.errors import UserError
+
+SPLITS = {"format": 1, "by": "patient", "train": ["a", "b"], "validation": ["c"], "test": []}
+
+
+def loaded(monkeypatch, without_mask=(), without_label=()):
+    """`load_data` of three patients with 2 slices, 3 and 4."""
+    mask = np.zeros((4, 32, 32), bool)
+    mask[0, 8:16, 8:16] = True
+    scans = [
+        Volume(name, np.full((count, 32, 32, 3), 9, np.uint8), None if name in without_mask else mask[:count],
+               np.arange(count), {})
+        for name, count in zip("abc", (2, 3, 4), strict=True)
+    ]  # fmt: skip
+    monkeypatch.setattr(dataset, "load_volumes", lambda _config, patients: [s for s in scans if s.patient in patients])
+    config = default.get_config()
+    config.data.size, config.data.crop = 32, False
+
+    def prepare(scan):
+        return None if scan.patient in without_label else prepare_case(scan, config.data)
+
+    return train.load_data(config, SPLITS, prepare)
+
+
+def test_training_slices_and_validation_volumes(monkeypatch, capsys):
+    slices, cases = loaded(monkeypatch)
+    assert slices.image.shape == (5, 32, 32, 3) and list(slices.tumour) == [True, False, True, False, False]
+    assert [(case.scan.patient, len(case.images)) for case in cases] == [("c", 4)]
+    slices, _ = loaded(monkeypatch, without_label=("a",))
+    assert len(slices.image) == 3
+    assert capsys.readouterr().out == "left out, their label is not known: 1 patients (a)\n"
+
+
+@pytest.mark.parametrize("patient", ["b", "c"])
+def test_a_patient_without_a_mask(monkeypatch, patient):
+    """Also one that validates: else it would be noticed at the first validation, minutes later."""
+    with pytest.raises(UserError, match=f"patient {patient} has no mask; train and validate on patients with masks"):
+        loaded(monkeypatch, without_mask=(patient,))
+
+
+def test_nobody_to_learn_from(monkeypatch):
+    with pytest.raises(UserError, match="no training patient has what the run is to learn"):
+        loaded(monkeypatch, without_label=("a", "b"))
+
+
+@pytest.mark.parametrize("name", [*train.AT_LEAST_ONE, *train.SHARES, "data.context"])
+def test_numbers_that_a_field_cannot_have(name):
+    config = default.get_config()
+    train.check_ranges(config)
+    part, field = name.split(".")
+    config[part][field] = type(config[part][field])(-1)
+    with pytest.raises(UserError, match=rf"config\.{name}=-1(\.0)?; choose"):
+        train.check_ranges(config)
