@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.data.size = 128
     config.data.context = 0
     # It was measured with these; what suits the longer training of unet_cpu has not been tried here.
-    config.augment = default.get_config().augment
+    config.augment, config.eval = default.get_config().augment, default.get_config().eval
     config.augment.carve_mix = 0.5
     config.augment.missing_sequence = 0.25
     config.model.dropout = 0.0

@@ -30,10 +30,10 @@ class Postprocessing:
     fill_holes: bool = False
     threshold: float = 0.5
 
-    def mask(self, probability: np.ndarray) -> np.ndarray:
-        """(slice, height, width) float32 → bool."""
+    def mask(self, probability: np.ndarray, head: np.ndarray) -> np.ndarray:
+        """(slice, height, width) float32 → bool; `head` (the same shape, bool) is `volume.foreground` of the scan."""
         mask = probability >= self.threshold
-        mask = postprocess.largest_component(mask) if self.largest_component else mask
+        mask = postprocess.largest_component(mask, head) if self.largest_component else mask
         return postprocess.fill_holes(mask) if self.fill_holes else mask
 
 
@@ -79,3 +79,9 @@ def case_probability(predict: Predictor, variables: dict, case: Case, flip_tta: 
         flipped = predict(variables, case.images[:, :, ::-1])
         probability = (probability + flipped[:, :, ::-1]) / 2
     return volume.input_grid(probability, case.geometry)
+
+
+def case_mask(predict: Predictor, variables: dict, case: Case, chosen: Postprocessing) -> np.ndarray:
+    """What is called tumour on the scan's grid, (slice, height, width) bool."""
+    probability = case_probability(predict, variables, case, chosen.flip_tta)
+    return chosen.mask(probability, volume.foreground(case.scan.image))

@@ -106,7 +106,7 @@ def predict(scan: Scan, segmenter: Segmenter, folder: Path, with_probability: bo
     """
     volume, spacing = scan.volume, scan.spacing_mm
     probability = segmenter.probability(volume)
-    mask = segmenter.mask(probability)
+    mask = segmenter.mask(probability, volume)
     path = scan.write_mask(mask, folder)
     if with_probability:
         scan.write_probability(probability, folder)

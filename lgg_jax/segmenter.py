@@ -2,7 +2,7 @@
 
     segmenter = load_segmenter(["runs/cpu"])
     probability = segmenter.probability(volume)       # (slice, height, width), on the scan's own grid
-    mask = segmenter.mask(probability)
+    mask = segmenter.mask(probability, volume)
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from lgg_jax import inference, models
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.checkpoints import restore_variables
 from lgg_jax.data.cases import prepare_case
-from lgg_jax.data.volume import Volume
+from lgg_jax.data.volume import Volume, foreground
 from lgg_jax.errors import UserError
 from lgg_jax.scans.scan import warn_without_t2
 
@@ -50,17 +50,17 @@ class Segmenter:
         """Of tumour, (slice, height, width) float32 on the scan's grid."""
         return np.mean([run.probability(scan) for run in self.runs], axis=0, dtype=np.float32)
 
-    def mask(self, probability: np.ndarray) -> np.ndarray:
-        """(slice, height, width) float32 → bool; cleaned up where most of the runs chose to."""
+    def mask(self, probability: np.ndarray, scan: Volume) -> np.ndarray:
+        """(slice, height, width) float32, of this scan → bool; cleaned up where most of the runs chose to."""
         chosen = [run.chosen for run in self.runs]
         names = ("largest_component", "fill_holes")
         clean = {name: bool(np.mean([getattr(each, name) for each in chosen]) > 0.5) for name in names}
         threshold = float(np.mean([each.threshold for each in chosen]))
-        return inference.Postprocessing(**clean, threshold=threshold).mask(probability)
+        return inference.Postprocessing(**clean, threshold=threshold).mask(probability, foreground(scan.image))
 
     def segment(self, scan: Volume) -> np.ndarray:
         """The mask of a scan, (slice, height, width) bool."""
-        return self.mask(self.probability(scan))
+        return self.mask(self.probability(scan), scan)
 
 
 def load_segmenter(workdirs: list[str]) -> Segmenter:

@@ -9,7 +9,7 @@ from flax import linen as nn
 from configs import default
 from lgg_jax import inference
 from lgg_jax.data.cases import prepare_case
-from lgg_jax.data.volume import Volume
+from lgg_jax.data.volume import Volume, foreground
 
 
 class Scale(nn.Module):
@@ -108,7 +108,7 @@ def test_the_probability_lies_on_the_grid_of_the_scan(height, width, crop):
     predict = inference.make_predictor(Scale(), batch_size=2)
     probability = inference.case_probability(predict, VARIABLES, case, flip_tta=False)
     assert probability.shape == volume.mask.shape
-    predicted = inference.Postprocessing(threshold=0.9).mask(probability)
+    predicted = inference.Postprocessing(threshold=0.9).mask(probability, foreground(volume.image))
     overlap = (predicted & volume.mask).sum() / (predicted | volume.mask).sum()
     assert overlap > 0.8, "the brightest square is the tumour, in its own place"
 
@@ -116,13 +116,14 @@ def test_the_probability_lies_on_the_grid_of_the_scan(height, width, crop):
 def test_a_probability_becomes_a_mask():
     probability = np.zeros((2, 4, 8), np.float32)
     probability[0, :2, :3], probability[0, 3, 7], probability[1, 0, 0] = 0.6, 0.9, 0.4
-    plain = inference.Postprocessing().mask(probability)
+    head = np.ones((2, 9, 9), bool)
+    plain = inference.Postprocessing().mask(probability, head)
     np.testing.assert_array_equal(plain, probability >= 0.5)
-    assert inference.Postprocessing(threshold=0.6).mask(np.full((1, 1, 1), 0.6, np.float32)).all()
-    assert inference.Postprocessing(threshold=0.3).mask(probability).sum() == 8
-    cleaned = inference.Postprocessing(largest_component=True).mask(probability)
+    assert inference.Postprocessing(threshold=0.6).mask(np.full((1, 1, 1), 0.6, np.float32), head).all()
+    assert inference.Postprocessing(threshold=0.3).mask(probability, head).sum() == 8
+    cleaned = inference.Postprocessing(largest_component=True).mask(probability, head)
     assert cleaned.sum() == 6
     assert not cleaned[0, 3, 7]
     ring = np.pad(np.zeros((1, 2, 2), np.float32), [(0, 0), (1, 1), (1, 1)], constant_values=0.7)
-    assert inference.Postprocessing().mask(ring).sum() == 12
-    assert inference.Postprocessing(fill_holes=True).mask(ring).sum() == 16
+    assert inference.Postprocessing().mask(ring, head[:1]).sum() == 12
+    assert inference.Postprocessing(fill_holes=True).mask(ring, head[:1]).sum() == 16

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lgg_jax.postprocess import fill_holes, largest_component
+from lgg_jax import postprocess
+from lgg_jax.postprocess import fill_holes
+
+
+def largest_component(mask: np.ndarray, head: np.ndarray | None = None) -> np.ndarray:
+    """Within a head so large that every component may be a tumour, unless one is given."""
+    return postprocess.largest_component(mask, np.ones((len(mask), 99, 99), bool) if head is None else head)
 
 
 def test_keeps_the_largest_and_only_it():
@@ -59,6 +65,28 @@ def test_the_argument_is_left_alone():
     before = mask.copy()
     largest_component(mask)
     np.testing.assert_array_equal(mask, before)
+
+
+CROWN = np.zeros((5, 12, 12), bool)  # a tumour of 24 pixels, and above it a slice that is taken for one as a whole
+CROWN[:3, 2:6, 2:4] = CROWN[4, 3:9, 3:9] = True
+
+
+@pytest.mark.parametrize("side, slices_kept", [(12, [4]), (10, [0, 1, 2]), (6, [0, 1, 2])])
+def test_what_fills_a_third_of_the_head_is_no_tumour(side, slices_kept):
+    """36 pixels are a quarter of a slice of the head, 0.36 of it, all of it; the 24 are at most 8 of 36 a slice."""
+    head = np.zeros_like(CROWN)
+    head[:, :side, :side] = True
+    if side == 6:
+        head[4], head[4, 3:9, 3:9] = False, True
+    kept = largest_component(CROWN, head)
+    assert list(np.flatnonzero(kept.any(axis=(1, 2)))) == slices_kept
+    np.testing.assert_array_equal(kept[slices_kept], CROWN[slices_kept])
+
+
+def test_where_all_are_too_large_the_largest_is_kept():
+    head = CROWN.copy()
+    assert list(np.flatnonzero(largest_component(CROWN, head).any(axis=(1, 2)))) == [4]
+    np.testing.assert_array_equal(largest_component(CROWN[4:], head[4:]), CROWN[4:])
 
 
 RING = np.zeros((1, 7, 7), bool)

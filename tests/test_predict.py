@@ -26,6 +26,7 @@ from scipy.special import expit
 from configs import grade_two_stage
 from lgg_jax import figures, predict, train
 from lgg_jax.data import lgg_mri
+from lgg_jax.data.volume import foreground
 from lgg_jax.errors import UserError
 from lgg_jax.inference import Postprocessing
 from lgg_jax.metrics import dice
@@ -83,7 +84,7 @@ def test_what_evaluate_scored(everyone, scored, small_phantoms, trained):
         assert float(scored["volume_dice"][volume.patient]) == pytest.approx(dice(tp, fp, fn))
         probability = read_tiff(output / volume.patient, "probability")
         assert probability.dtype == np.float32
-        np.testing.assert_array_equal(mask > 0, chosen.mask(probability))
+        np.testing.assert_array_equal(mask > 0, chosen.mask(probability, foreground(volume.image)))
 
 
 def test_a_missing_sequence_is_one_clean_line_a_scan(everyone, scored):
@@ -253,7 +254,7 @@ def test_an_empty_mask_shows_the_middle_slice(tmp_path):
         def probability(self, scan):
             return np.zeros(scan.image.shape[:3], np.float32)
 
-        def mask(self, probability):
+        def mask(self, probability, _scan):
             return probability > 0.5
 
     [source] = find_scans(write_tiff(tmp_path / "p"))

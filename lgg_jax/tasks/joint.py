@@ -96,7 +96,7 @@ def evaluate(
     def outlined() -> Iterable[Case]:
         for case in cases:
             if case.scan.clinical.get("grade") is not None:
-                mask = chosen.mask(inference.case_probability(_masks(predict), variables, case, chosen.flip_tta))
+                mask = inference.case_mask(_masks(predict), variables, case, chosen)
                 predicted = _outlined(case, mask)
                 grades.append(slice_table(predict, variables, predicted, mask))
                 about.append(classification.about_patient(predicted))

@@ -104,10 +104,8 @@ def validate(predict: inference.Predictor, variables: dict, cases: list[Case]) -
     Returns:
       The score and {"volume_dice", "volume_dice_min"}.
     """
-    plain = inference.Postprocessing()
     dices = [
-        _dice(plain.mask(inference.case_probability(predict, variables, case, False)), case.scan.mask)
-        for case in cases
+        _dice(inference.case_probability(predict, variables, case, False) >= 0.5, case.scan.mask) for case in cases
     ]
     dices = parallel.gather(np.array(dices, np.float32))
     scored = dices[~np.isnan(dices)]
@@ -140,7 +138,8 @@ def choose(
     table = []
     for case in cases:
         probability = {flip: inference.case_probability(predict, variables, case, flip) for flip in flips}
-        table.append([_dice(option.mask(probability[option.flip_tta]), case.scan.mask) for option in options])
+        head = volume.foreground(case.scan.image)
+        table.append([_dice(option.mask(probability[option.flip_tta], head), case.scan.mask) for option in options])
     table = parallel.gather(np.array(table, np.float32).reshape(-1, len(options)))
     scores = np.nanmean(table[~np.isnan(table).all(axis=1)], axis=0)
     best = int(np.argmax(scores))
@@ -161,10 +160,8 @@ def evaluate(
       figures into a folder.
     """
 
-    def outline(case: Case) -> np.ndarray:
-        return chosen.mask(inference.case_probability(predict, variables, case, chosen.flip_tta))
-
-    metrics, tables, draw = scored((case.scan, outline(case)) for case in cases)
+    outlined = ((case.scan, inference.case_mask(predict, variables, case, chosen)) for case in cases)
+    metrics, tables, draw = scored(outlined)
     return metrics | {"postprocessing": dataclasses.asdict(chosen)}, tables, draw
 
 
@@ -175,7 +172,7 @@ def scored(
     rows, slices = [], []
     for scan, mask in tqdm.tqdm(outlined, unit="volume", disable=None):
         if scan.mask is None:
-            raise UserError(f"patient {scan.patient} has no mask to score against", "use the verb predict")
+            raise UserError(f"patient {scan.patient} has no mask to score against", "leave the patient out, or draw it")
         rows.append(patient_columns(scan) | scoring.score_case(mask, scan.mask, scan.image))
         slices.append(figures.key_slice(scan.patient, rows[-1]["volume_dice"], scan.image, scan.mask, mask))
     table = pd.DataFrame(rows)
