@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
         wrong = f"{verb!r} is not a verb" if verb else "no verb given"
         raise UserError(wrong, f"use one of {', '.join(VERBS)}, or --help")
     sys.path.append(str(Path(__file__).parents[1]))  # where `configs` is, from whatever folder this is called
-    if verb in NEED_TENSORFLOW and not {"-h", "--help"} & set(argv):
+    if verb in NEED_TENSORFLOW:
         import_tensorflow()
     module = importlib.import_module(VERBS[verb][0])
     values = parse(module, argv)

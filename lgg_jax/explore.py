@@ -86,6 +86,8 @@ def survey(volumes: Iterable[Volume]) -> Survey:
     cases, intensities, samples = [], [], {}
     tumour_map, head_map = np.zeros((2, GRID, GRID))
     for volume in volumes:
+        if volume.mask is None:
+            raise UserError(f"patient {volume.patient} has no mask", "explore describes data that it was drawn for")
         head = foreground(volume.image)
         square = find_geometry(volume.image, GRID)
         case = measure(volume, head, square)

@@ -181,7 +181,7 @@ def intensities(rows: pd.DataFrame, folder: Path) -> Iterator[str]:
     typical.insert(0, "patients", groups.size())
     typical = typical.sort_index().rename(columns={"low": "lower quartile", "high": "upper quartile"}).reset_index()
     yield paragraph("Of the head's pixels as stored, before they are normalised. MRI has no unit: institutions differ "
-                    "as their scanners do. A model sees each volume brought to mean 0 and deviation 1 over the head.")
+                    "as their scanners do. A model sees each volume with median 0 and unit spread over the brain.")
     caption = ("A dot is the median of one patient's head. The red line is the median of these dots, the bar goes from "
                "the typical (median) lower quartile to the typical upper one. Copies of FLAIR that stand in for a "
                "missing sequence are left out.")

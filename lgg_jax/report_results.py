@@ -154,7 +154,8 @@ def cautions(run, metrics: dict) -> Iterator[str]:
     split = metrics.get("split")
     if split == "validation":
         yield "The best step and the post-processing were chosen on these patients, so the numbers flatter."
-    if split == "train" or (split == "all" and metrics.get("dataset") == run.config.get("data.dir")):
+    same = split == "all" and metrics.get("dataset") == run.config.get("data.dir")
+    if split == "train" or same or metrics.get("patients_trained_or_validated_on"):
         yield "The network was trained on these patients or some of them: the numbers say how well it learnt them."
     if run.splits.get("by") == "slice" and split in ("train", "validation", "test"):
         yield "This run is split by slice: other slices of these patients trained it, so the numbers flatter."

@@ -193,6 +193,12 @@ def table(root: Path, name: str, text: str) -> None:
     (root / name).write_text(text)
 
 
+def retype(root, name, code):
+    """Writes this datatype code into the header."""
+    content = gzip.decompress(file(root, name).read_bytes())
+    file(root, name).write_bytes(gzip.compress(content[:70] + code.to_bytes(2, "little") + content[72:]))
+
+
 GRADE_IV = f"Grade,BraTS_2020_subject_ID\nIV,{FIRST}\n"
 OLD = f"Brats20ID,Age\n{FIRST},old\n"
 SHIFTED = LPS + np.eye(4, k=3) * 5
@@ -200,6 +206,7 @@ BAD = {
     "truncated": (lambda root: file(root, "t1").write_bytes(file(root, "t1").read_bytes()[:500]), "_t1.nii.gz cannot"),
     "no gzip": (lambda root: file(root, "seg").write_bytes(b"text"), "_seg.nii.gz cannot be read as NIfTI"),
     "cut short": (lambda root: file(root, "t1").write_bytes(half(file(root, "t1"))), "_t1.nii.gz cannot be read"),
+    "a type that is none": (lambda root: retype(root, "flair", 999), "_flair.nii.gz cannot be read as NIfTI"),
     "two dimensions": (lambda root: rewrite(root, "flair", lambda array: array[..., 0]), r"has the shape \(28, 32\)"),
     "NaN": (lambda root: rewrite(root, "t1", lambda array: array * np.float32(np.nan)), "no finite numbers"),
     "another shape": (lambda root: rewrite(root, "seg", lambda array: array[:-1]), "_seg.nii.gz lies on another grid"),

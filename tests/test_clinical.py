@@ -48,6 +48,7 @@ def test_spreadsheet_byte_order_mark(tmp_path):
         (["a,1,40", "a,1,40"], "row 3 names patient a a second time"),
         ([",1,40"], "row 2 has no patient"),
         (["a,1,40", "b" + "," * 20], "cannot be read as a table"),
+        (["a,1,40" + "," * 20], "cannot be read as a table"),  # else each cell moves by a column
     ],
 )
 def test_malformed(tmp_path, rows, message):

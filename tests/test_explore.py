@@ -183,6 +183,9 @@ def test_errors_are_one_line(tiny, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         explore.explore(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "file").write_text("")
+    nobody = Volume("p", np.ones((1, 8, 8, 3), np.uint8), None, np.arange(1), {})
+    with pytest.raises(UserError, match="patient p has no mask"):
+        explore.survey([nobody])
     with pytest.raises(UserError, match="cannot write to"):
         explore.explore(tiny, tmp_path / "file")
 

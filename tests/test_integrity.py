@@ -91,6 +91,7 @@ ERRORS = {
         "_2_mask.tif holds the values 0, 1, 7, 255",
     ),
     "no number": (lambda root: image(root).rename(root / FIRST / "copy.tif"), "copy.tif has no slice number"),
+    "a date": (lambda root: image(root).rename(root / FIRST / "a_20200101.tif"), "is slice 20200101 by its name"),
     "a number twice": (lambda root: shutil.copy(image(root), image(root, "02")), "has the slice number of"),
     "two dates": (lambda root: write_patient(root / "TCGA_CS_0001_20010101", 7), "TCGA_CS_0001 has 2 folders"),
     "one scan, two patients": (
@@ -108,6 +109,7 @@ ERRORS = {
 }
 ODD = {
     "slice lost": (lambda root: rename_slice(root, 2, 5), "no slice 2, 4 of 5"),
+    "many slices lost": (lambda root: rename_slice(root, 2, 999), "no slice 2, 4, 5, 6, 7, 8, … of 999"),
     "row without folder": (lambda root: append_row(root, "TCGA_EZ_0009,1,40"), "TCGA_EZ_0009 has no folder"),
     "folder without row": (without_row, "no row for TCGA_DU_0002"),
     "row without values": (

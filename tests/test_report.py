@@ -186,6 +186,18 @@ def test_what_flatters_is_said(shown):
     assert "Not a medical device" in text
 
 
+def test_another_folder_of_the_same_patients_flatters(first, tmp_path):
+    """`evaluate --data_dir` counts those it has learnt from, under whatever path they lie."""
+    run = Path(shutil.copytree(first, tmp_path / "run"))
+    shutil.rmtree(run / "eval" / "validation")
+    path = run / "eval" / "train" / "metrics.json"
+    metrics = json.loads(path.read_text()) | {"split": "all", "dataset": "elsewhere"}
+    for count, said in ((2, True), (0, False)):
+        path.write_text(json.dumps(metrics | {"patients_trained_or_validated_on": count}))
+        text = " ".join(Page(written(report.report([run], tmp_path / f"report{count}").parent)).texts)
+        assert ("was trained on these patients" in text) == said
+
+
 def test_what_the_starting_report_states_is_only_beside_its_protocol(shown):
     rows = shown.table("Classification.").set_index("measure")["presence, test"]
     assert list(rows[rows.index.str.startswith("the report this project started from")]) == ["0.8804", "0.9543"]

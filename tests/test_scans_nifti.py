@@ -208,6 +208,22 @@ def truncated_gzip(path):
     (path.parent / "whole.nii.gz").unlink()
 
 
+def no_rotation(path):
+    spoil_header(path, qform_code=1, sform_code=0, quatern_b=2.0)
+
+
+def unknown_unit(path):
+    spoil_header(path, xyzt_units=4)
+
+
+def spoil_header(path, **fields):
+    header = nibabel.load(save(path, IMAGE[..., 1])).header.copy()
+    header["vox_offset"] = 352
+    for name, value in fields.items():
+        header[name] = value
+    path.write_bytes(header.binaryblock + path.read_bytes()[348:])
+
+
 def text(path):
     path.write_text("no volume" * 100)
 
@@ -221,6 +237,7 @@ def empty(path):
     [(nan, "has 1 values that are NaN"), (flat, r"has 2 dimensions \(8×8\)"), (two_channels, "holds 2 volumes"),
      (complex_numbers, "holds values of type complex64"), (singular, "no valid orientation"),
      (truncated, r"cannot be read as NIfTI \(truncated\)"), (truncated_gzip, "cannot be read as NIfTI"),
+     (no_rotation, r"cannot be read as NIfTI \(w2 should be positive"), (unknown_unit, "cannot be read as NIfTI"),
      (text, "is not NIfTI"), (empty, "is not NIfTI")],
 )  # fmt: skip
 def test_damaged(tmp_path, spoil, message):

@@ -1,7 +1,7 @@
 import numpy as np
 import pydicom
 import pytest
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLosslessSV1, RLELossless, generate_uid
 from scan_files import BIRTH, IMAGE, MASK, by_position, change, read, write_dicom
 
 from lgg_jax.errors import UserError
@@ -81,6 +81,21 @@ def no_spacing(folder):
         change(path, PixelSpacing=[0, 0])
 
 
+def tomogram(folder):
+    for path in slices(folder):
+        change(path, Modality="CT")
+
+
+def compressed(folder):
+    """JPEG Lossless, which pydicom decodes with plugins alone."""
+    for path in slices(folder):
+        dataset = pydicom.dcmread(path)
+        dataset.PixelData = pydicom.encaps.encapsulate([bytes([255, 216, 255, 217])])
+        dataset["PixelData"].VR = "OB"
+        dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
+        dataset.save_as(path, enforce_file_format=True)
+
+
 def without_pixels(folder):
     change(slices(folder)[3], PixelData=None)
 
@@ -100,7 +115,8 @@ def deflated(folder):
      (smaller, "differ in Rows"), (nowhere, "has no ImagePositionPatient"),
      (truncated, "cannot be read as DICOM"), (text, "cannot be read as DICOM"),
      (malformed, r"cannot be read as DICOM \(.*0,95"), (no_spacing, "no valid orientation"),
-     (short, "cannot be read as DICOM"),
+     (short, "cannot be read as DICOM"), (tomogram, "is of modality CT; give a series of MR images"),
+     (compressed, "compressed in a way that nothing installed decodes; pip install pylibjpeg"),
      (without_pixels, "cannot be read as DICOM"), (deflated, "is a deflated DICOM file")],
 )  # fmt: skip
 def test_damaged(tmp_path, spoil, message):

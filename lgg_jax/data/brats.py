@@ -162,7 +162,8 @@ def read_scan(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise UserError(f"{path} has the shape {image.shape}", f"expected 3-D and at most {MAX_VOXELS} voxels")
         voxels = np.asarray(image.dataobj)
     # What nibabel and gzip raise on files cut short or overwritten.
-    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError,
+            nibabel.spatialimages.HeaderDataError) as error:
         raise UserError(f"{path} cannot be read as NIfTI ({' '.join(str(error).split())})", remedy) from error
     if voxels.dtype.kind not in "iuf" or not np.isfinite(voxels).all():
         raise UserError(f"{path} holds values that are no finite numbers", remedy)

@@ -44,8 +44,12 @@ def read_image(path: Path, formats: list[str]) -> Image.Image:
 def read_table(path: Path, required: Iterable[str] = ()) -> list[tuple[int, dict[str, str]]]:
     """Rows of a CSV file as (row number as an editor counts, {column: cell as text}); UserError where it is none."""
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False)
-    except (ValueError, OSError) as error:  # pandas' parser errors and UnicodeDecodeError are ValueErrors
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+            # index_col=False: rows longer than the header would else move by a column; so they warn.
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False,
+                                index_col=False)  # fmt: skip
+    # pandas' parser errors and UnicodeDecodeError are ValueErrors.
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} cannot be read as a table ({reason})", "save it as CSV in UTF-8") from error
     for column in required:

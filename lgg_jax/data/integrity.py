@@ -97,8 +97,7 @@ def _check_patient(report: Report, folder: Path) -> None:
     numbers = images.keys() | masks.keys()
     gaps = sorted(set(range(1, max(numbers) + 1)) - numbers)
     if gaps:
-        missing = ", ".join(map(str, gaps))
-        report.odd(f"{folder}: no slice {missing} of {max(numbers)}", "restore the files if they were lost")
+        report.odd(f"{folder}: no slice {shown(gaps)} of {max(numbers)}", "restore the files if they were lost")
     report.slices += len(numbers)
     pairs = [lgg_mri.Pair(index, images[index], masks[index]) for index in sorted(images.keys() & masks.keys())]
     _check_pixels(report, folder, pairs)

@@ -24,6 +24,7 @@ from lgg_jax.errors import UserError
 
 FILE_NAME = re.compile(r"_(\d+)(_mask)?\.tif$")
 LOOKS_FOR = "patient folders with *_1.tif and *_1_mask.tif (kaggle_3m)"
+MAX_SLICE = 9999  # a larger number in a file name is no slice number
 _ROOTS = (".", "kaggle_3m", "lgg-mri-segmentation/kaggle_3m")
 
 CITATION = """\
@@ -101,6 +102,8 @@ def slice_files(folder: Path) -> tuple[dict[int, Path], dict[int, Path]]:
         if not match:
             raise UserError(f"{path} has no slice number in its name", "name it …_<number>.tif or move it away")
         files, index = masks if match[2] else images, int(match[1])
+        if index > MAX_SLICE:  # a date, say
+            raise UserError(f"{path} is slice {index} by its name, above {MAX_SLICE}", "name it …_<number>.tif")
         if index in files:
             raise UserError(f"{path} has the slice number of {files[index].name}", "keep one of the two")
         files[index] = path

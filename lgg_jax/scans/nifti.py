@@ -155,9 +155,10 @@ def _load(path: Path, max_bytes: float) -> tuple[np.ndarray, nibabel.Nifti1Heade
             data = start + stream.read(max(size - len(start), 0))
         if offset < header.sizeof_hdr or len(data) < size:
             raise EOFError("truncated")
+        header.get_best_affine(), header.get_xyzt_units()  # raise here what they would raise later
         raw = np.frombuffer(data, dtype, math.prod(shape), offset).reshape(shape, order="F")
         return apply_read_scaling(raw, *header.get_slope_inter()), header
-    except (OSError, EOFError, zlib.error, HeaderDataError, ValueError, OverflowError) as error:
+    except (OSError, EOFError, KeyError, zlib.error, HeaderDataError, ValueError, OverflowError) as error:
         raise UserError(f"{path} cannot be read as NIfTI ({error})", "restore or export the file again") from error
 
 

@@ -113,6 +113,8 @@ def _check_header(path: Path, header: pydicom.Dataset, first_path: Path, first: 
     absent = [name for name in _NEEDED if header.get(name) in (None, "")]
     if absent:
         raise UserError(f"{path} has no {absent[0]}", "give a series of MR images, a file a slice")
+    if header.get("Modality", "MR") != "MR":
+        raise UserError(f"{path} is of modality {header.Modality}", "give a series of MR images")
     if header.SeriesInstanceUID != first.SeriesInstanceUID:
         raise UserError(f"{path.parent} mixes series ({first_path.name} and {path.name} are of different ones)",
                         "put each series into a folder of its own")  # fmt: skip
@@ -147,5 +149,8 @@ def _check_positions(folder: Path, names: list[str], places: np.ndarray) -> None
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:
-    reason = str(error).partition("\n")[0]
-    return UserError(f"{path} cannot be read as DICOM ({reason})", "restore or export the file again")
+    reason = " ".join(str(error).split())
+    if "missing dependencies" in reason:  # pydicom found no decoder for the compression
+        remedy = "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg, or export the series uncompressed"
+        return UserError(f"{path} is compressed in a way that nothing installed decodes", remedy)
+    return UserError(f"{path} cannot be read as DICOM ({reason[:200]})", "restore or export the file again")
