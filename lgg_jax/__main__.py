@@ -98,6 +98,8 @@ def explain(error: Exception, argv: list[str]) -> str:
         if path != word and not Path(path).is_file():
             return f"no such config file: {path}"
     line = " ".join(str(error).replace("\\n", " ").replace("\\", "").split()).rstrip(".")
+    if missing := re.match(r"flag --(\w+)=None: Flag --\w+ must have a value", line):
+        return f"--{missing[1]} is not given"
     unknown = re.match(r"\W*'(\w+)'\W*(?=Did|$)", line)
     if not unknown:
         return line

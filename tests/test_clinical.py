@@ -39,6 +39,10 @@ def test_spreadsheet_byte_order_mark(tmp_path):
     assert list(read_clinical(tmp_path)) == ["a"]
 
 
+def test_an_empty_line_is_no_row(tmp_path):
+    assert set(read_clinical(write(tmp_path, "a,1,40", "", "b,1,50", ",,", ""))) == {"a", "b"}
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

@@ -56,7 +56,8 @@ def read_table(path: Path, required: Iterable[str] = ()) -> list[tuple[int, dict
         if column not in table:
             raise UserError(f"{path} has no column {column}", f"it has {', '.join(map(str, table))}")
     records = table.fillna("").to_dict("records")  # a short row lacks cells
-    return [(row, {name: cell.strip() for name, cell in record.items()}) for row, record in enumerate(records, 2)]
+    rows = ((row, {name: cell.strip() for name, cell in record.items()}) for row, record in enumerate(records, 2))
+    return [(row, record) for row, record in rows if any(record.values())]  # an empty line is no row
 
 
 def patient_rows(path: Path, column: str) -> Iterator[tuple[str, dict[str, str], str]]:
