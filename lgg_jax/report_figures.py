@@ -22,11 +22,12 @@ def learning_curve(logs: dict[str, pd.DataFrame], value: str, chosen: dict[str, 
     """
     figure = Figure(figsize=(5.4, 3.8), layout="constrained")
     axes = figure.subplots()
+    lines = []
     for index, (run, log) in enumerate(logs.items()):
         points = log[["step", value]].dropna()
         colour, dash = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
         marker = "o" if value.startswith("validation/") else ""  # a training loss has too many points for one
-        axes.plot(points["step"], points[value], dash, marker=marker, markersize=4, color=colour, label=run)
+        lines += axes.plot(points["step"], points[value], dash, marker=marker, markersize=4, color=colour)
         if run in chosen:
             axes.axvline(chosen[run], color=colour, linewidth=1, linestyle=":")
     axes.set_title(label, fontsize=10)
@@ -34,5 +35,6 @@ def learning_curve(logs: dict[str, pd.DataFrame], value: str, chosen: dict[str, 
     axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.92")
-    figure.legend(loc="outside lower center", frameon=False, fontsize=9)
+    # Named here: a label that a plot is given is left out where it begins with an underscore.
+    figure.legend(lines, list(logs), loc="outside lower center", frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)

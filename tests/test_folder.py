@@ -90,6 +90,13 @@ def test_without_masks(mine):
     assert ("odd", f"{mine} has no masks/; train and evaluate need it") in integrity.check(mine).findings
 
 
+def test_a_column_in_other_letters_is_said(mine):
+    """It would be left out, and every grade with it."""
+    cases(mine, "file,patient,Grade,site\na_1,a,2,x\na_2,a,2,x\na_10,a,2,x\nb,b,3,x\n")
+    found = [line for _, line in integrity.check(mine).findings if "cases.csv" in line]
+    assert found == [f"{mine}/cases.csv: column Grade is not read; call it grade"]
+
+
 def test_natural_order():
     names = ["s", "s1", "s2", "S10", "s10b", "t1"]
     assert sorted(reversed(names), key=folder.natural) == names

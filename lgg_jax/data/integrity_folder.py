@@ -9,8 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from lgg_jax.data import folder, prepare
+from lgg_jax.data.clinical import FIELDS
+from lgg_jax.data.files import read_table
 from lgg_jax.data.findings import Report, shown
 from lgg_jax.errors import UserError
+
+COLUMNS = ("file", "patient", *FIELDS)
 
 
 def check(report: Report, data_dir) -> None:
@@ -43,6 +47,9 @@ def _check_cases(report: Report, data_dir, images: dict[str, Path], cases: dict[
     table = Path(data_dir) / "cases.csv"
     if not folder.knows_patients(cases):
         report.odd(f"{data_dir}: {folder.NO_PATIENTS}", "name the patients in cases.csv (columns file, patient)")
+    for column in read_table(table)[0][1] if cases else ():
+        if column not in COLUMNS and column.lower() in COLUMNS:
+            report.odd(f"{table}: column {column} is not read", f"call it {column.lower()}")
     unused, missing = [stem for stem in cases if stem not in images], [stem for stem in images if stem not in cases]
     if unused:
         report.odd(f"{table}: no image of {shown(unused)}", "these rows are not used; restore the images if lost")
