@@ -140,7 +140,7 @@ def evaluate_together(workdirs: list[str], split: str, data_dir: str = "", name:
         return evaluate_ensemble(paths, configs[0], split, members[0], name or "ensemble")
     if len({(config.task, config.data.get("target")) for config in configs}) > 1:
         raise UserError("the workdirs hold different tasks or targets", "pass the folds of one training")
-    return evaluate_folds(paths, configs[0], split, [set(each) for each in members], name or "folds")
+    return evaluate_folds(paths, configs[0], split, [set(each) for each in members], data_dir, name or "folds")
 
 
 def evaluate_ensemble(workdirs: list[Path], config, split: str, patients: dict | None, name: str) -> Path:
@@ -155,7 +155,9 @@ def evaluate_ensemble(workdirs: list[Path], config, split: str, patients: dict |
     return output
 
 
-def evaluate_folds(workdirs: list[Path], config, split: str, members: list[set[str]], name: str) -> Path:
+def evaluate_folds(
+    workdirs: list[Path], config, split: str, members: list[set[str]], data_dir: str, name: str
+) -> Path:
     """Scores each run on its own patients and all of them together. A patient may be in one of the sets only."""
     shared = sorted(set().union(*(a & b for i, a in enumerate(members) for b in members[:i])))
     if shared:
@@ -163,7 +165,7 @@ def evaluate_folds(workdirs: list[Path], config, split: str, members: list[set[s
             f"some patients are in the {split} set of two runs and others are not: {', '.join(shared[:5])}",
             "pass runs with config.data.folds=K and each another config.data.fold, or runs of one split",
         )
-    folders = [evaluate(str(workdir), split) for workdir in workdirs]
+    folders = [evaluate(str(workdir), split, data_dir) for workdir in workdirs]
     task = tasks.get(config.task)
     results = task.pool(folders)
     output = workdirs[0] / "eval" / name

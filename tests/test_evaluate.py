@@ -174,8 +174,13 @@ def folds(trained, tmp_path) -> list[Path]:
     return runs
 
 
-def test_folds_are_scored_together(folds, lgg):
-    ended = lgg("evaluate", *(f"--workdir={run}" for run in folds))
+@pytest.mark.parametrize("moved", [False, True])
+def test_folds_are_scored_together(folds, lgg, moved, small_phantoms):
+    where = [f"--data_dir={small_phantoms}"] if moved else []
+    for run in folds if moved else ():
+        config = json.loads((run / "config.json").read_text())
+        (run / "config.json").write_text(json.dumps(config | {"data": config["data"] | {"dir": "gone"}}))
+    ended = lgg("evaluate", *(f"--workdir={run}" for run in folds), *where)
     assert (ended.code, ended.err) == (0, "")
     output = folds[0] / "eval" / "folds"
     table, *parts = (pd.read_csv(path / "cases.csv") for path in (output, *(run / "eval/test" for run in folds)))
