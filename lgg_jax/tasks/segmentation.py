@@ -159,7 +159,6 @@ def evaluate(
       The body of metrics.json, {"cases": the table of cases.csv, a row a patient}, and a function that draws the
       figures into a folder.
     """
-
     outlined = ((case.scan, inference.case_mask(predict, variables, case, chosen)) for case in cases)
     metrics, tables, draw = scored(outlined)
     return metrics | {"postprocessing": dataclasses.asdict(chosen)}, tables, draw
@@ -172,7 +171,7 @@ def scored(
     rows, slices = [], []
     for scan, mask in tqdm.tqdm(outlined, unit="volume", disable=None):
         if scan.mask is None:
-            raise UserError(f"patient {scan.patient} has no mask to score against", "leave the patient out, or draw it")
+            raise UserError(f"patient {scan.patient} has no mask to score against", "leave it out, or have it drawn")
         rows.append(patient_columns(scan) | scoring.score_case(mask, scan.mask, scan.image))
         slices.append(figures.key_slice(scan.patient, rows[-1]["volume_dice"], scan.image, scan.mask, mask))
     table = pd.DataFrame(rows)
