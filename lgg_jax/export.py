@@ -12,7 +12,7 @@ Loading takes jax, numpy and flatbuffers alone (`graph.load` is these two lines)
     outputs = exported.call({"images": images, "middle": middle, "spread": spread})
 
 `images` is (slice, side, side, channel) float32: raw intensities in the square around the head, any number of slices,
-any side. In the graph: normalising by the volume's `middle` and `spread` (channel,), resizing to the network's grid
+any side. In the graph: normalising by the volume's `middle` and `spread` (channel,), resizing to the network's grids
 and back, neighbouring slices, flips, sigmoid; so "probability" is (slice, side, side) on the scan's own pixels. Not in
 it: finding the head and its statistics, image processing of a whole volume (`graph.inputs` here; in words in
 preprocess.json), and the clean-up of a mask.
@@ -96,7 +96,8 @@ def export(workdir: str | Path, output: str | Path) -> Path:
     chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
     encoder = clinical_encoder(config, workdir)
     variables, step = restore_variables(workdir)
-    function = graph.inference_function(config, variables, chosen.flip_tta)
+    sizes = () if config.task == "classification" else chosen.sizes
+    function = graph.inference_function(config, variables, chosen.flip_tta, sizes)
     exported = graph.to_stablehlo(function, encoder.width if encoder else 0, len(config.data.channels))
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -172,12 +173,12 @@ def evaluated(config: ml_collections.ConfigDict, variables: dict, case: Case, ch
     if config.task == "classification":
         return {"logit": classification.case_logits(predict, variables, case, chosen.flip_tta)}
     if config.task == "segmentation":
-        return {"probability": inference.case_probability(predict, variables, case, chosen.flip_tta)}
+        return {"probability": inference.case_probability(predict, variables, case, chosen.flip_tta, chosen.sizes)}
 
     def outline(variables: dict, images: np.ndarray) -> np.ndarray:
         return predict(variables, images, clinical)["mask"]
 
-    probability = inference.case_probability(outline, variables, case, chosen.flip_tta)
+    probability = inference.case_probability(outline, variables, case, chosen.flip_tta, chosen.sizes)
     return {"probability": probability, "logit": predict(variables, case.images, clinical)["label"]}
 
 

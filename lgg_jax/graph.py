@@ -1,6 +1,6 @@
 """A run's inference as one function of raw slices, and that function as StableHLO and as a TensorFlow SavedModel.
 
-    function = inference_function(config, variables, flip_tta=True)
+    function = inference_function(config, variables, flip_tta=True, sizes=(96, 128))
     exported = to_stablehlo(function)                                    # any number of slices, any side
     save_tensorflow(exported, folder)
     outputs = function(inputs(scan, find_geometry(scan.image, size)))    # {"probability": (slice, side, side)}
@@ -54,7 +54,9 @@ def inputs(
     return {"images": np.float32(images), "middle": np.float32(middle), "spread": np.float32(spread)}
 
 
-def inference_function(config: ml_collections.ConfigDict, variables: dict, flip_tta: bool) -> Function:
+def inference_function(
+    config: ml_collections.ConfigDict, variables: dict, flip_tta: bool, sizes: Sequence[int] = ()
+) -> Function:
     """`inputs` → outputs, in operations that JAX can export: what `inference.case_probability` and a task compute."""
     model, data = models.create_model(config.model), config.data
 
@@ -62,24 +64,34 @@ def inference_function(config: ml_collections.ConfigDict, variables: dict, flip_
         logits = model.apply(variables, *([x] if config.task == "segmentation" else [x, clinical]), train=False)
         return logits if isinstance(logits, dict) else {_ANSWER[config.task]: logits}
 
-    def apply(values: dict) -> dict:
-        images = values["images"]
-        count, side = images.shape[:2]
-        x = jnp.clip((images - values["middle"]) / values["spread"], -5, 5)
-        x = resize(x, data.size)  # in half precision, as cases.Case keeps it, compilers would round to either side
+    def on_grid(values: dict, size: int) -> jax.Array:
+        x = jnp.clip((values["images"] - values["middle"]) / values["spread"], -5, 5)
+        x = resize(x, size)  # in half precision, as cases.Case keeps it, compilers would round to either side
+        count = x.shape[0]
         places = (jnp.clip(jnp.arange(count) + k, 0, count - 1) for k in range(-data.context, data.context + 1))
-        x = jnp.concatenate([jnp.take(x, place, axis=0) for place in places], axis=-1)
+        return jnp.concatenate([jnp.take(x, place, axis=0) for place in places], axis=-1)
+
+    def label(x: jax.Array, clinical: jax.Array) -> jax.Array:
+        logit = network(x, clinical)["label"]
+        flips = flip_tta and config.task == "classification"
+        return (logit + network(x[:, :, ::-1], clinical)["label"]) / 2 if flips else logit
+
+    def probability(x: jax.Array, clinical: jax.Array, side: int) -> jax.Array:
+        found = jax.nn.sigmoid(network(x, clinical)["mask"])
+        if flip_tta:
+            flipped = jax.nn.sigmoid(network(x[:, :, ::-1], clinical)["mask"])
+            found = (found + flipped[:, :, ::-1]) / 2
+        return resize(found[..., None], side)[..., 0]
+
+    def apply(values: dict) -> dict:
+        count, side = values["images"].shape[:2]
         clinical = values.get("clinical", jnp.zeros((count, 0)))
-        logits = network(x, clinical)
-        outputs = {"logit": logits["label"]} if "label" in logits else {}
-        if flip_tta and config.task == "classification":
-            outputs["logit"] = (logits["label"] + network(x[:, :, ::-1], clinical)["label"]) / 2
-        if "mask" in logits:
-            probability = jax.nn.sigmoid(logits["mask"])
-            if flip_tta:
-                flipped = jax.nn.sigmoid(network(x[:, :, ::-1], clinical)["mask"])
-                probability = (probability + flipped[:, :, ::-1]) / 2
-            outputs["probability"] = resize(probability[..., None], side)[..., 0]
+        outputs = {}
+        if config.task != "segmentation":
+            outputs["logit"] = label(on_grid(values, data.size), clinical)
+        if config.task != "classification":
+            found = [probability(on_grid(values, size), clinical, side) for size in sizes or (data.size,)]
+            outputs["probability"] = sum(found) / len(found)
         return outputs
 
     return apply

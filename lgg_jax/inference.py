@@ -2,11 +2,11 @@
 
     predict = make_predictor(model, batch_size=16)
     case = cases.prepare_case(volume, config.data)
-    probability = case_probability(predict, variables, case, flip_tta=True)    # (slice, height, width)
+    probability = case_probability(predict, variables, case, flip_tta=True, sizes=(96, 128))  # (slice, height, width)
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -23,12 +23,13 @@ Predictor = Callable[..., np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Postprocessing:
-    """How a probability becomes a mask; chosen on validation and saved as `postprocess.json`."""
+    """How probabilities become a mask; fixed or chosen on validation, and saved as `postprocess.json`."""
 
     flip_tta: bool = False
     largest_component: bool = False
     fill_holes: bool = False
     threshold: float = 0.5
+    sizes: Sequence[int] = ()
 
     def mask(self, probability: np.ndarray, head: np.ndarray) -> np.ndarray:
         """(slice, height, width) float32 → bool; `head` (the same shape, bool) is `volume.foreground` of the scan."""
@@ -72,8 +73,21 @@ def _rows(output: jax.Array, count: int) -> np.ndarray:
     return np.asarray(output).reshape(-1, *output.shape[2:])[:count]
 
 
-def case_probability(predict: Predictor, variables: dict, case: Case, flip_tta: bool) -> np.ndarray:
-    """Probability of tumour on the scan's grid, (slice, height, width) float32; `flip_tta`: mean with its mirror's."""
+def case_probability(
+    predict: Predictor, variables: dict, case: Case, flip_tta: bool, sizes: Sequence[int] = ()
+) -> np.ndarray:
+    """Probability of tumour on the scan's grid, (slice, height, width) float32.
+
+    Args:
+      flip_tta: mean with its mirror's.
+      sizes: of the network's grids whose mean it is; none: the case's own. The network is convolutional, so it can be
+        shown finer slices than it is trained on.
+    """
+    grids = map(case.on_grid, sizes) if sizes else [case]
+    return np.mean([_grid_probability(predict, variables, grid, flip_tta) for grid in grids], axis=0, dtype=np.float32)
+
+
+def _grid_probability(predict: Predictor, variables: dict, case: Case, flip_tta: bool) -> np.ndarray:
     probability = predict(variables, case.images)
     if flip_tta:
         flipped = predict(variables, case.images[:, :, ::-1])
@@ -83,5 +97,5 @@ def case_probability(predict: Predictor, variables: dict, case: Case, flip_tta: 
 
 def case_mask(predict: Predictor, variables: dict, case: Case, chosen: Postprocessing) -> np.ndarray:
     """What is called tumour on the scan's grid, (slice, height, width) bool."""
-    probability = case_probability(predict, variables, case, chosen.flip_tta)
+    probability = case_probability(predict, variables, case, chosen.flip_tta, chosen.sizes)
     return chosen.mask(probability, volume.foreground(case.scan.image))

@@ -37,7 +37,8 @@ class Run:
         """(slice, height, width) float32."""
         warn_without_t2(scan, self.data.channels)
         case = prepare_case(scan, self.data)
-        return inference.case_probability(self.predict, self.variables, case, self.chosen.flip_tta)
+        chosen = self.chosen
+        return inference.case_probability(self.predict, self.variables, case, chosen.flip_tta, chosen.sizes)
 
 
 @dataclasses.dataclass(frozen=True)

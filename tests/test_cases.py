@@ -51,6 +51,14 @@ def test_the_whole_image_and_neighbours():
     np.testing.assert_array_equal(case.images[2, ..., :3], case.images[1, ..., 3:6])
 
 
+def test_the_same_scan_on_another_grid():
+    case, other = prepare_case(scan(), config(context=1)), prepare_case(scan(), config(context=1, size=2 * SIZE))
+    finer = case.on_grid(2 * SIZE)
+    assert finer.geometry == dataclasses.replace(case.geometry, size=2 * SIZE) == other.geometry
+    np.testing.assert_array_equal(finer.images, other.images)
+    np.testing.assert_array_equal(finer.on_grid(SIZE).images, case.images)
+
+
 def with_t2(scan) -> volume.Volume:
     """The scan with a fourth channel that is no multiple of another."""
     t2 = np.random.default_rng(9).integers(0, 255, scan.image.shape[:3])

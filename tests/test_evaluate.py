@@ -1,5 +1,6 @@
 """What is chosen on validation, who is scored, and what is written of it."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -89,6 +90,17 @@ def test_flips_where_they_help():
     fields = {"largest_component": "off", "threshold": 0.5}
     assert choose(cases, one_sided, **fields) == (inference.Postprocessing(flip_tta=True), 1.0)
     assert choose(cases, one_sided, flip_tta="off", **fields)[1] == pytest.approx(2 / 3)
+
+
+def test_grids_are_those_of_the_config():
+    """On the finer grid alone nothing is found: 0.9 becomes 0.45, and a threshold of 0.4 is chosen."""
+    truth = masks((6, 6))
+    coarse, fine = case(truth, truth * 0.9), case(truth, truth * 0.0)
+    cases = [dataclasses.replace(coarse, on_grid={16: coarse, 32: fine}.get)]
+    fields = {"flip_tta": "off", "largest_component": "off", "fill_holes": "off"}
+    assert choose(cases, **fields) == (inference.Postprocessing(), 1.0)
+    assert choose(cases, sizes=(16, 32), **fields) == (inference.Postprocessing(threshold=0.4, sizes=(16, 32)), 1.0)
+    assert choose(cases, sizes=(16, 32), threshold=0.5, **fields)[1] == 0
 
 
 def test_the_score_is_the_mean_over_patients_with_tumour_or_a_find():
@@ -221,7 +233,7 @@ def ensemble(trained, tmp_path) -> list[str]:
     """A run and one that chose otherwise on validation, with the same split."""
     runs = [shutil.copytree(trained, tmp_path / name) for name in ("one", "other")]
     chosen = json.loads((runs[1] / "postprocess.json").read_text())
-    changed = {"flip_tta": not chosen["flip_tta"], "threshold": 0.3}
+    changed = {"flip_tta": not chosen["flip_tta"], "threshold": 0.3, "sizes": [32, 64]}
     (runs[1] / "postprocess.json").write_text(json.dumps(chosen | changed))
     return list(map(str, runs))
 

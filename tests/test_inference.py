@@ -96,6 +96,21 @@ def test_the_mirror_for_the_mirror():
     np.testing.assert_allclose(averaged[0], (plain[0] + plain[1][:, :, ::-1]) / 2, atol=1e-6)
 
 
+@pytest.mark.parametrize("flip_tta", [True, False])
+def test_the_mean_over_grids(flip_tta):
+    config = default.get_config().data
+    config.size = 16
+    predict = inference.make_predictor(Scale(lopsided=True), batch_size=4)
+
+    def probability(size: int, sizes: tuple = ()) -> np.ndarray:
+        return inference.case_probability(predict, VARIABLES, prepare_case(scan(), config, size), flip_tta, sizes)
+
+    coarse, fine = probability(16), probability(48)
+    assert np.abs(coarse - fine).max() > 0.1
+    np.testing.assert_array_equal(probability(16, (48,)), fine)
+    np.testing.assert_allclose(probability(16, (16, 48, 48)), (coarse + 2 * fine) / 3, atol=1e-6)
+
+
 @pytest.mark.parametrize("crop", [True, False])
 @pytest.mark.parametrize("height, width", [(40, 56), (56, 40), (64, 64)])
 def test_the_probability_lies_on_the_grid_of_the_scan(height, width, crop):

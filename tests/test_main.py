@@ -91,6 +91,8 @@ def test_words(lgg, words, expected, tmp_path, monkeypatch):
     ({"train__num_steps": -5}, "the length of the training is"),
     ({"train__eval_every": 0}, "config.train.eval_every=0"),
     ({"eval__flip_tta": "maybe"}, "config.eval.flip_tta='maybe'"),
+    ({"eval__sizes": "(32, 33)"}, "slices of 33×33 pixels cannot be halved"),
+    ({"eval__sizes": "(0,)"}, r"config.eval.sizes=\(0,\) are no sizes"),
     ({"eval__fill_holes": "maybe"}, "config.eval.fill_holes='maybe'"),
     ({"loss__bce": 0.0, "loss__dice": 0.0}, "config.loss has no term"),
     ({"data__test_fraction": 1.5}, "test_fraction 1.5"),

@@ -2,9 +2,12 @@
 
     case = prepare_case(volume, config.data)
     case.images.shape                         # (slice, size, size, channel)
+    case.on_grid(128).images.shape            # (slice, 128, 128, channel)
 """
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 
 import ml_collections
 import numpy as np
@@ -25,6 +28,7 @@ class Case:
       labels: (row,) float32, 1 or 0 as the classifier is to say; NaN where it is not known or not asked for.
       clinical: (width,) float32 as `tabular.Encoder` gives it; empty where not asked for.
       slice_index: (row,) int32, the number each slice has in its file name.
+      on_grid: size → all slices of the scan on that grid, without labels; None where only an outline's network asks.
     """
 
     scan: volume.Volume
@@ -35,6 +39,7 @@ class Case:
     labels: np.ndarray
     clinical: np.ndarray
     slice_index: np.ndarray
+    on_grid: Callable[[int], "Case"] | None = None
 
     def select(self, rows: np.ndarray) -> "Case":
         """The case with these rows only, by number or as (row,) bool."""
@@ -43,11 +48,15 @@ class Case:
         return dataclasses.replace(self, **{name: x if x is None else x[rows] for name, x in values.items()})
 
 
-def prepare_case(scan: volume.Volume, config: ml_collections.ConfigDict) -> Case:
-    """All slices of a scan as the network sees them (`config.channels`, `.size`, `.crop`, `.context`), no labels."""
-    geometry = volume.find_geometry(scan.image, config.size, config.crop)
+def prepare_case(scan: volume.Volume, config: ml_collections.ConfigDict, size: int = 0) -> Case:
+    """All slices of a scan as the network sees them (`config.channels`, `.size`, `.crop`, `.context`), no labels.
+
+    `size` is that of the grid where it is another than `config.size`.
+    """
+    geometry = volume.find_geometry(scan.image, size or config.size, config.crop)
     images = volume.network_images(scan.image, geometry, config.channels).astype(np.float16)
-    return make_case(scan, geometry, volume.with_neighbours(images, config.context))
+    case = make_case(scan, geometry, volume.with_neighbours(images, config.context))
+    return dataclasses.replace(case, on_grid=partial(prepare_case, scan, config))
 
 
 def make_case(

@@ -14,7 +14,7 @@ import pandas as pd
 import tqdm
 from flax import linen as nn
 
-from lgg_jax import figures, inference, losses, metrics, parallel, scoring
+from lgg_jax import figures, inference, losses, metrics, models, parallel, scoring
 from lgg_jax.data import clinical, volume
 from lgg_jax.data.cases import Case, prepare_case
 from lgg_jax.data.grading import Preparation
@@ -44,6 +44,7 @@ def check_outline(config: ml_collections.ConfigDict) -> None:
     if not any(config.loss[name] for name in TERMS):
         raise UserError("config.loss has no term with a weight above 0", "set bce, dice or focal_tversky")
     check_switches(config.eval)
+    check_sizes(config)
 
 
 def check_switches(config: ml_collections.ConfigDict) -> None:
@@ -51,6 +52,16 @@ def check_switches(config: ml_collections.ConfigDict) -> None:
     for name in ("flip_tta", "largest_component", "fill_holes"):
         if config[name] not in SWITCHES:
             raise UserError(f"config.eval.{name}={config[name]!r} is not known", "use 'on', 'off' or 'choose'")
+
+
+def check_sizes(config: ml_collections.ConfigDict) -> None:
+    """The same of the grids that the network is to be shown beside its own."""
+    channels = len(config.data.channels) * (1 + 2 * config.data.context)
+    for size in config.eval.sizes:
+        if not isinstance(size, int) or size < 1:
+            raise UserError(f"config.eval.sizes={config.eval.sizes} are no sizes", "write them like (96, 128)")
+        image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
+        jax.eval_shape(partial(models.create_model(config.model).init, train=False), jax.random.key(0), image)
 
 
 def preparation(config: ml_collections.ConfigDict, _workdir: Path, _splits: dict | None = None) -> Preparation:
@@ -134,10 +145,11 @@ def choose(
     """
     thresholds = (config.threshold,) if config.threshold else sorted(THRESHOLDS, key=lambda t: abs(t - 0.5))
     flips, components, holes = (SWITCHES[config[name]] for name in ("flip_tta", "largest_component", "fill_holes"))
-    options = [inference.Postprocessing(*option) for option in itertools.product(flips, components, holes, thresholds)]
+    choices = itertools.product(flips, components, holes, thresholds)
+    options = [inference.Postprocessing(*choice, sizes=tuple(config.sizes)) for choice in choices]
     table = []
     for case in cases:
-        probability = {flip: inference.case_probability(predict, variables, case, flip) for flip in flips}
+        probability = {flip: inference.case_probability(predict, variables, case, flip, config.sizes) for flip in flips}
         head = volume.foreground(case.scan.image)
         table.append([_dice(option.mask(probability[option.flip_tta], head), case.scan.mask) for option in options])
     table = parallel.gather(np.array(table, np.float32).reshape(-1, len(options)))
