@@ -140,13 +140,17 @@ def evaluation(run, one) -> Iterator[str]:
 
 
 def _chosen(metrics: dict) -> str:
-    """What was chosen on validation; nothing where metrics.json does not say, as of several runs together."""
+    """How probabilities became masks or answers; nothing where metrics.json does not say."""
     found = metrics.get("postprocessing") or find(metrics, "segmentation.postprocessing") or {
         name: metrics[name] for name in ("threshold", "patient_threshold") if name in metrics}  # fmt: skip
-    shown = {True: "on", False: "off"}
-    values = (f"{name.replace('_', ' ')} {shown[value] if isinstance(value, bool) else f'{value:.3g}'}"
-              for name, value in found.items())  # fmt: skip
-    return f" Post-processing, chosen on validation: {', '.join(values)}." if found else ""
+    values = (f"{name.replace('_', ' ')} {_setting(value)}" for name, value in found.items() if value != [])
+    return f" Post-processing, fixed by the config or chosen on validation: {', '.join(values)}." if found else ""
+
+
+def _setting(value: bool | float | list[int]) -> str:
+    if isinstance(value, list):
+        return " + ".join(map(str, value))
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else f"{value:.3g}"
 
 
 def cautions(run, metrics: dict) -> Iterator[str]:

@@ -106,15 +106,6 @@ def test_classification_numbers_are_those_of_metrics_json(shown, classifier):
     assert tile in shown.texts and f"{auc['auc']:.3f}" in shown.texts
 
 
-def test_a_baseline_has_rows_of_its_own():
-    part = {"auc": 0.7, "auc_ci95": [0.5, 0.9], "n": 9, "accuracy": 0.6}
-    metrics = {"task": "classification", "baselines": {"majority": {"accuracy": 0.5}, "age": part}}
-    table = Page(report_results.headline({"a": metrics}, "classification", {})).table("Classification")
-    column = table.set_index("measure")["a"]
-    assert column["AUC, per patient, of age alone"] == "0.700 [0.500, 0.900], n = 9"
-    assert column["AUC, per slice"] == "–" and not any("majority" in row for row in column.index)
-
-
 def test_a_joint_task_has_both(first, classifier):
     both = {"segmentation": metrics_of(first, "train"), "classification": metrics_of(classifier, "test")}
     one = report.Evaluation("test", first, {"task": "joint", "target": "grade", **both}, {}, [])
