@@ -65,6 +65,7 @@ def evaluate(workdir: str, split: str = "test", data_dir: str = "", name: str = 
     config = workdir_lib.read_config(workdir)
     task = tasks.get(config.task)
     patients = choose_patients(config, workdir, split, data_dir)
+    output = output_folder(workdir, name, split, split, config.data.dir)
     variables, step = restore_variables(workdir, step)
     predict = task.predictor(models.create_model(config.model), config.eval.batch_size)
     chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
@@ -72,9 +73,21 @@ def evaluate(workdir: str, split: str = "test", data_dir: str = "", name: str = 
     cases = load_cases(config, preparation.prepare, patients)
     results = task.evaluate(predict, variables, cases, chosen, preparation)
     about = {"step": step, **about_data(config, [workdir], split, results)}
-    output = workdir / "eval" / (name or split)
     write(output, about | task.about(config), results)
     print(task.headline(results[0]))
+    return output
+
+
+def output_folder(workdir: Path, name: str, default: str, split: str, data_dir: str) -> Path:
+    """eval/<name or default>; UserError where, by default, the scores of other patients would be lost."""
+    output = workdir / "eval" / (name or default)
+    if name or not (output / "metrics.json").exists():
+        return output
+    before = workdir_lib.read_json(output / "metrics.json", "remove it, or pass --name=NAME")
+    elsewhere = split == "all" and Path(before["dataset"]).resolve() != Path(data_dir).resolve()
+    if before["split"] != split or elsewhere:
+        scored = f"the split {before['split']} of {before['dataset']}"
+        raise UserError(f"{output} holds the scores of {scored}", "pass --name=NAME to keep both")
     return output
 
 
@@ -137,19 +150,19 @@ def evaluate_together(workdirs: list[str], split: str, data_dir: str = "", name:
     if all(each == members[0] for each in members):
         if any(config.task == "classification" for config in configs):
             raise UserError("only outlines are scored as an ensemble, and a run classifies", "pass each run alone")
-        return evaluate_ensemble(paths, configs[0], split, members[0], name or "ensemble")
+        return evaluate_ensemble(paths, configs[0], split, members[0], name)
     if len({(config.task, config.data.get("target")) for config in configs}) > 1:
         raise UserError("the workdirs hold different tasks or targets", "pass the folds of one training")
-    return evaluate_folds(paths, configs[0], split, [set(each) for each in members], data_dir, name or "folds")
+    return evaluate_folds(paths, configs[0], split, [set(each) for each in members], data_dir, name)
 
 
 def evaluate_ensemble(workdirs: list[Path], config, split: str, patients: dict | None, name: str) -> Path:
     """Scores the outlines that `predict` makes with these runs on `patients` (None: all) of `config.data.dir`."""
+    output = output_folder(workdirs[0], name, "ensemble", split, config.data.dir)
     ensemble = segmenter.load_segmenter(workdirs)
     scans = dataset.load_volumes(config.data, patients)
     results = segmentation.scored((scan, ensemble.segment(scan)) for scan in scans)
     about = {"runs": list(map(str, workdirs)), **about_data(config, workdirs, split, results), "task": "segmentation"}
-    output = workdirs[0] / "eval" / name
     write(output, about, results)
     print(segmentation.headline(results[0]))
     return output
@@ -165,10 +178,10 @@ def evaluate_folds(
             f"some patients are in the {split} set of two runs and others are not: {', '.join(shared[:5])}",
             "pass runs with config.data.folds=K and each another config.data.fold, or runs of one split",
         )
+    output = output_folder(workdirs[0], name, "folds", split, config.data.dir)
     folders = [evaluate(str(workdir), split, data_dir) for workdir in workdirs]
     task = tasks.get(config.task)
     results = task.pool(folders)
-    output = workdirs[0] / "eval" / name
     about = {"runs": list(map(str, workdirs)), **about_data(config, workdirs, split, results)}
     write(output, about | task.about(config), results)
     print(task.headline(results[0]))
