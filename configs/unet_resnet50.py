@@ -3,7 +3,8 @@
     python -m lgg_jax train --config=configs/unet_resnet50.py --workdir=W --config.data.dir=DIR \
         --config.model.pretrained=resnet50.safetensors
 
-716 steps on two cores: volume Dice 0.749 [0.636, 0.836] on the 18 test patients of seed 0.
+716 steps on two cores: volume Dice 0.749 [0.636, 0.836] on the 18 test patients of seed 0, before thresholds and
+clean-ups were fixed as they are here.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +18,7 @@ def get_config() -> ConfigDict:
     config.data.size = 128
     config.data.context = 0
     # It was measured with these; what suits the longer training of unet_cpu has not been tried here.
-    config.augment, config.eval = default.get_config().augment, default.get_config().eval
+    config.augment = default.get_config().augment
     config.augment.carve_mix = 0.5
     config.augment.missing_sequence = 0.25
     config.model.dropout = 0.0
@@ -26,6 +27,7 @@ def get_config() -> ConfigDict:
     config.model.features = 16
     config.optimizer.learning_rate = 1e-3
     config.optimizer.backbone_rate = 0.2
+    config.eval.sizes = ()  # 160 pixels beside 128 were worse on 23 validation patients, 0.838 instead of 0.841
     config.train.eval_every = 150
     config.train.checkpoint_every = 150
     return config

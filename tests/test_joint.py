@@ -182,7 +182,8 @@ def test_validation_and_choice_are_those_of_the_outline(tmp_path):
     truth = scan().mask * 0.9
     cases = [case(truth, [0] * SLICES)]
     assert joint.validate(known, {}, cases)[0] == 1
-    chosen, score = joint.choose(known, {}, cases, config(**{"eval.flip_tta": "off"}).eval)
+    plain = {"eval.flip_tta": "off", "eval.largest_component": "choose", "eval.fill_holes": "choose"}
+    chosen, score = joint.choose(known, {}, cases, config(**plain, **{"eval.threshold": 0.0}).eval)
     assert (chosen, score) == (inference.Postprocessing(), 1)
     assert [picture.shape for picture in joint.pictures(known, {}, cases).values()] == [(1, SIZE, SIZE, 3)]
 

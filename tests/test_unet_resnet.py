@@ -77,7 +77,7 @@ def test_the_encoder_takes_the_weights_of_the_classifier(model):
 
 
 def test_a_side_that_strides_do_not_divide():
-    with pytest.raises(UserError, match=r"48×64 pixels do not fit .* stride of 32.* multiple of 32"):
+    with pytest.raises(UserError, match=r"48×64 pixels do not fit .* stride of 32.* multiples of 32"):
         shapes(create(), np.zeros((1, 48, 64, 3), np.float32))
 
 
