@@ -30,11 +30,13 @@ class Postprocessing:
     fill_holes: bool = False
     threshold: float = 0.5
     sizes: Sequence[int] = ()
+    component_share: float = 1.0
 
     def mask(self, probability: np.ndarray, head: np.ndarray) -> np.ndarray:
         """(slice, height, width) float32 → bool; `head` (the same shape, bool) is `volume.foreground` of the scan."""
         mask = probability >= self.threshold
-        mask = postprocess.largest_component(mask, head) if self.largest_component else mask
+        if self.largest_component:
+            mask = postprocess.largest_component(mask, head, self.component_share)
         return postprocess.fill_holes(mask) if self.fill_holes else mask
 
 
