@@ -107,7 +107,6 @@ def get_config() -> ConfigDict:
     config.eval.sizes = ()  # of the grids whose mean probability makes the outline; (): that of data.size alone
     config.eval.flip_tta = "choose"  # mean over left-right flips: "on", "off", or chosen on validation
     config.eval.largest_component = "choose"  # keep only the largest connected tumour: likewise
-    config.eval.component_share = 1.0  # then also those of more than this share of its size; 1: none
     config.eval.fill_holes = "choose"  # what a slice's outline encloses belongs to the tumour: likewise
     config.eval.threshold = 0.0  # of the probability; 0: chosen on validation
     return config

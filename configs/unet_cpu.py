@@ -36,7 +36,6 @@ def get_config() -> ConfigDict:
     config.eval.flip_tta = config.eval.largest_component = config.eval.fill_holes = "on"
     config.eval.threshold = 0.4
     config.eval.sizes = (96, 112, 128)
-    config.eval.component_share = 1 / 3
     config.train.minutes = 30.0
     config.train.eval_every = 250
     config.train.checkpoint_every = 250

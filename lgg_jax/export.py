@@ -63,8 +63,7 @@ _STEPS = [
     " head area, and within the head; the head where nothing is that deep",
     "after it: the mask is probability >= threshold, set back where the square was, zero elsewhere; with"
     " largest_component only the largest connected part of the volume, corners included, of those that cover at most a"
-    " third of the head in their slices, if any does, and those of them with more than `component_share` of its pixels;"
-    " with fill_holes what a slice's outline encloses is tumour too",
+    " third of the head in their slices, if any does; with fill_holes what a slice's outline encloses is tumour too",
 ]
 
 

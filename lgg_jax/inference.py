@@ -30,13 +30,11 @@ class Postprocessing:
     fill_holes: bool = False
     threshold: float = 0.5
     sizes: Sequence[int] = ()
-    component_share: float = 1.0
 
     def mask(self, probability: np.ndarray, head: np.ndarray) -> np.ndarray:
         """(slice, height, width) float32 → bool; `head` (the same shape, bool) is `volume.foreground` of the scan."""
         mask = probability >= self.threshold
-        if self.largest_component:
-            mask = postprocess.largest_component(mask, head, self.component_share)
+        mask = postprocess.largest_component(mask, head) if self.largest_component else mask
         return postprocess.fill_holes(mask) if self.fill_holes else mask
 
 

@@ -22,7 +22,6 @@ from lgg_jax.scans.scan import warn_without_t2
 
 # What a model of each task answers → the probability of tumour.
 _OUTLINES = {"segmentation": jax.nn.sigmoid, "joint": lambda logits: jax.nn.sigmoid(logits["mask"])}
-_AVERAGED = ("threshold", "component_share")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Segmenter:
-    """One run, or an ensemble: the mean of its probabilities, and of its thresholds and component shares."""
+    """One run, or an ensemble: the mean of its probabilities, the mean of its thresholds."""
 
     runs: list[Run]
 
@@ -57,8 +56,8 @@ class Segmenter:
         chosen = [run.chosen for run in self.runs]
         names = ("largest_component", "fill_holes")
         clean = {name: bool(np.mean([getattr(each, name) for each in chosen]) > 0.5) for name in names}
-        means = {name: float(np.mean([getattr(each, name) for each in chosen])) for name in _AVERAGED}
-        return inference.Postprocessing(**clean, **means).mask(probability, foreground(scan.image))
+        threshold = float(np.mean([each.threshold for each in chosen]))
+        return inference.Postprocessing(**clean, threshold=threshold).mask(probability, foreground(scan.image))
 
     def segment(self, scan: Volume) -> np.ndarray:
         """The mask of a scan, (slice, height, width) bool."""

@@ -31,7 +31,7 @@ from lgg_jax.state import TrainState
 
 AT_LEAST_ONE = ("train.batch_size", "train.log_every", "train.eval_every", "train.checkpoint_every",
                 "eval.batch_size", "optimizer.accumulation")  # fmt: skip
-SHARES = ("data.tumour_fraction", "eval.threshold", "eval.component_share", "model.dropout", "augment.flip_horizontal",
+SHARES = ("data.tumour_fraction", "eval.threshold", "model.dropout", "augment.flip_horizontal",
           "augment.flip_vertical", "augment.bias_field", "augment.elastic", "augment.carve_mix",
           "augment.missing_sequence")  # fmt: skip
 

@@ -139,7 +139,6 @@ def test_a_probability_becomes_a_mask():
     cleaned = inference.Postprocessing(largest_component=True).mask(probability, head)
     assert cleaned.sum() == 6
     assert not cleaned[0, 3, 7]
-    assert inference.Postprocessing(largest_component=True, component_share=0.1).mask(probability, head).sum() == 7
     ring = np.pad(np.zeros((1, 2, 2), np.float32), [(0, 0), (1, 1), (1, 1)], constant_values=0.7)
     assert inference.Postprocessing().mask(ring, head[:1]).sum() == 12
     assert inference.Postprocessing(fill_holes=True).mask(ring, head[:1]).sum() == 16

@@ -92,7 +92,6 @@ def test_words(lgg, words, expected, tmp_path, monkeypatch):
     ({"train__eval_every": 0}, "config.train.eval_every=0"),
     ({"eval__flip_tta": "maybe"}, "config.eval.flip_tta='maybe'"),
     ({"eval__sizes": "(32, 33)"}, "slices of 33×33 pixels cannot be halved"),
-    ({"eval__component_share": 1.5}, "config.eval.component_share=1.5"),
     ({"eval__sizes": "(0,)"}, r"config.eval.sizes=\(0,\) are no sizes"),
     ({"eval__fill_holes": "maybe"}, "config.eval.fill_holes='maybe'"),
     ({"loss__bce": 0.0, "loss__dice": 0.0}, "config.loss has no term"),

@@ -38,23 +38,6 @@ def test_a_shared_corner_connects():
     np.testing.assert_array_equal(largest_component(mask), mask)
 
 
-@pytest.mark.parametrize("share, kept", [(1.0, [8]), (0.5, [8]), (0.49, [8, 4]), (0.25, [8, 4]), (0.0, [8, 4, 2])])
-def test_others_of_more_than_a_share_of_it(share, kept):
-    mask = np.zeros((1, 12, 12), bool)
-    for row, count in ((0, 4), (4, 8), (8, 2)):
-        mask[0, row, :count] = True
-    result = postprocess.largest_component(mask, np.ones((1, 99, 99), bool), share)
-    assert sorted(result[0].sum(axis=1)[[0, 4, 8]], reverse=True) == kept + [0] * (3 - len(kept))
-
-
-def test_a_share_of_what_may_be_a_tumour():
-    """What is passed over sets no measure and is not kept beside the others."""
-    head = np.zeros_like(CROWN)
-    head[:, :10, :10] = True
-    kept = postprocess.largest_component(CROWN, head, share=0.1)
-    assert list(np.flatnonzero(kept.any(axis=(1, 2)))) == [0, 1, 2]
-
-
 def test_an_empty_slice_separates():
     mask = np.zeros((3, 6, 6), bool)
     mask[0, :2], mask[2, 0] = True, True

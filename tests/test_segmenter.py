@@ -50,12 +50,6 @@ def test_cleaned_up_where_most_of_the_runs_chose_to(choices, found):
     assert mask.dtype == bool and mask.sum() == found
 
 
-@pytest.mark.parametrize("shares, found", [((1.0,), 4), ((0.2,), 5), ((0.2, 1.0), 4), ((0.1, 0.3), 5)])
-def test_components_are_kept_by_the_mean_share(shares, found):
-    segmenter = Segmenter([Known(0.5, largest_component=True, component_share=share) for share in shares])
-    assert segmenter.segment(SCAN).sum() == found
-
-
 @pytest.mark.parametrize("choices, found", [((True,), 9), ((True, True, False), 9), ((True, False), 8)])
 def test_holes_are_filled_where_most_of_the_runs_chose_to(choices, found):
     ring = np.pad(np.zeros((1, 1, 1), np.float32), [(0, 0), (1, 1), (1, 1)], constant_values=0.9)

@@ -146,8 +146,7 @@ def choose(
     thresholds = (config.threshold,) if config.threshold else sorted(THRESHOLDS, key=lambda t: abs(t - 0.5))
     flips, components, holes = (SWITCHES[config[name]] for name in ("flip_tta", "largest_component", "fill_holes"))
     choices = itertools.product(flips, components, holes, thresholds)
-    fixed = {"sizes": tuple(config.sizes), "component_share": config.component_share}
-    options = [inference.Postprocessing(*choice, **fixed) for choice in choices]
+    options = [inference.Postprocessing(*choice, sizes=tuple(config.sizes)) for choice in choices]
     table = []
     for case in cases:
         probability = {flip: inference.case_probability(predict, variables, case, flip, config.sizes) for flip in flips}
