@@ -84,10 +84,9 @@ def output_folder(workdir: Path, name: str, default: str, split: str, data_dir: 
     if name or not (output / "metrics.json").exists():
         return output
     before = workdir_lib.read_json(output / "metrics.json", "remove it, or pass --name=NAME")
-    elsewhere = split == "all" and Path(before["dataset"]).resolve() != Path(data_dir).resolve()
-    if before["split"] != split or elsewhere:
-        scored = f"the split {before['split']} of {before['dataset']}"
-        raise UserError(f"{output} holds the scores of {scored}", "pass --name=NAME to keep both")
+    scored, data = before.get("split"), before.get("dataset", "")
+    if scored != split or (split == "all" and Path(data).resolve() != Path(data_dir).resolve()):
+        raise UserError(f"{output} holds the scores of the split {scored} of {data}", "pass --name=NAME to keep both")
     return output
 
 

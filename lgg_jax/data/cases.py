@@ -28,7 +28,7 @@ class Case:
       labels: (row,) float32, 1 or 0 as the classifier is to say; NaN where it is not known or not asked for.
       clinical: (width,) float32 as `tabular.Encoder` gives it; empty where not asked for.
       slice_index: (row,) int32, the number each slice has in its file name.
-      on_grid: size → all slices of the scan on that grid, without labels; None where only an outline's network asks.
+      on_grid: size → all slices of the scan on that grid, without labels; None in a case of a classifier.
     """
 
     scan: volume.Volume
