@@ -104,7 +104,7 @@ def get_config() -> ConfigDict:
 
     config.eval = ConfigDict()
     config.eval.batch_size = 16
-    config.eval.sizes = ()  # of the grids whose mean probability makes the outline; (): that of data.size alone
+    config.eval.finer = ()  # the outline is the mean over the grid of data.size and those of so many pixels more
     config.eval.flip_tta = "choose"  # mean over left-right flips: "on", "off", or chosen on validation
     config.eval.largest_component = "choose"  # keep only the largest connected tumour: likewise
     config.eval.fill_holes = "choose"  # what a slice's outline encloses belongs to the tumour: likewise

@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
     # Settled on the validation patients of five folds together (README, Results): nine alone choose badly.
     config.eval.flip_tta = config.eval.largest_component = config.eval.fill_holes = "on"
     config.eval.threshold = 0.4
-    config.eval.sizes = (96, 112, 128)
+    config.eval.finer = (16, 32)
     config.train.minutes = 30.0
     config.train.eval_every = 250
     config.train.checkpoint_every = 250

@@ -96,8 +96,8 @@ def export(workdir: str | Path, output: str | Path) -> Path:
     chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
     encoder = clinical_encoder(config, workdir)
     variables, step = restore_variables(workdir)
-    sizes = () if config.task == "classification" else chosen.sizes
-    function = graph.inference_function(config, variables, chosen.flip_tta, sizes)
+    finer = () if config.task == "classification" else chosen.finer
+    function = graph.inference_function(config, variables, chosen.flip_tta, finer)
     exported = graph.to_stablehlo(function, encoder.width if encoder else 0, len(config.data.channels))
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -173,12 +173,12 @@ def evaluated(config: ml_collections.ConfigDict, variables: dict, case: Case, ch
     if config.task == "classification":
         return {"logit": classification.case_logits(predict, variables, case, chosen.flip_tta)}
     if config.task == "segmentation":
-        return {"probability": inference.case_probability(predict, variables, case, chosen.flip_tta, chosen.sizes)}
+        return {"probability": inference.case_probability(predict, variables, case, chosen.flip_tta, chosen.finer)}
 
     def outline(variables: dict, images: np.ndarray) -> np.ndarray:
         return predict(variables, images, clinical)["mask"]
 
-    probability = inference.case_probability(outline, variables, case, chosen.flip_tta, chosen.sizes)
+    probability = inference.case_probability(outline, variables, case, chosen.flip_tta, chosen.finer)
     return {"probability": probability, "logit": predict(variables, case.images, clinical)["label"]}
 
 

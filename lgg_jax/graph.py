@@ -1,6 +1,6 @@
 """A run's inference as one function of raw slices, and that function as StableHLO and as a TensorFlow SavedModel.
 
-    function = inference_function(config, variables, flip_tta=True, sizes=(96, 128))
+    function = inference_function(config, variables, flip_tta=True, finer=(16, 32))
     exported = to_stablehlo(function)                                    # any number of slices, any side
     save_tensorflow(exported, folder)
     outputs = function(inputs(scan, find_geometry(scan.image, size)))    # {"probability": (slice, side, side)}
@@ -55,7 +55,7 @@ def inputs(
 
 
 def inference_function(
-    config: ml_collections.ConfigDict, variables: dict, flip_tta: bool, sizes: Sequence[int] = ()
+    config: ml_collections.ConfigDict, variables: dict, flip_tta: bool, finer: Sequence[int] = ()
 ) -> Function:
     """`inputs` → outputs, in operations that JAX can export: what `inference.case_probability` and a task compute."""
     model, data = models.create_model(config.model), config.data
@@ -90,7 +90,7 @@ def inference_function(
         if config.task != "segmentation":
             outputs["logit"] = label(on_grid(values, data.size), clinical)
         if config.task != "classification":
-            found = [probability(on_grid(values, size), clinical, side) for size in sizes or (data.size,)]
+            found = [probability(on_grid(values, data.size + more), clinical, side) for more in (0, *finer)]
             outputs["probability"] = sum(found) / len(found)
         return outputs
 

@@ -2,7 +2,7 @@
 
     predict = make_predictor(model, batch_size=16)
     case = cases.prepare_case(volume, config.data)
-    probability = case_probability(predict, variables, case, flip_tta=True, sizes=(96, 128))  # (slice, height, width)
+    probability = case_probability(predict, variables, case, flip_tta=True, finer=(16, 32))  # (slice, height, width)
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Postprocessing:
     largest_component: bool = False
     fill_holes: bool = False
     threshold: float = 0.5
-    sizes: Sequence[int] = ()
+    finer: Sequence[int] = ()
 
     def mask(self, probability: np.ndarray, head: np.ndarray) -> np.ndarray:
         """(slice, height, width) float32 → bool; `head` (the same shape, bool) is `volume.foreground` of the scan."""
@@ -74,16 +74,16 @@ def _rows(output: jax.Array, count: int) -> np.ndarray:
 
 
 def case_probability(
-    predict: Predictor, variables: dict, case: Case, flip_tta: bool, sizes: Sequence[int] = ()
+    predict: Predictor, variables: dict, case: Case, flip_tta: bool, finer: Sequence[int] = ()
 ) -> np.ndarray:
     """Probability of tumour on the scan's grid, (slice, height, width) float32.
 
     Args:
       flip_tta: mean with its mirror's.
-      sizes: of the network's grids whose mean it is; none: the case's own. The network is convolutional, so it can be
-        shown finer slices than it is trained on.
+      finer: mean with those on grids of so many pixels more than the case's own. The network is convolutional, so it
+        can be shown finer slices than it is trained on.
     """
-    grids = map(case.on_grid, sizes) if sizes else [case]
+    grids = [case, *(case.on_grid(case.geometry.size + more) for more in finer)]
     return np.mean([_grid_probability(predict, variables, grid, flip_tta) for grid in grids], axis=0, dtype=np.float32)
 
 
@@ -97,5 +97,5 @@ def _grid_probability(predict: Predictor, variables: dict, case: Case, flip_tta:
 
 def case_mask(predict: Predictor, variables: dict, case: Case, chosen: Postprocessing) -> np.ndarray:
     """What is called tumour on the scan's grid, (slice, height, width) bool."""
-    probability = case_probability(predict, variables, case, chosen.flip_tta, chosen.sizes)
+    probability = case_probability(predict, variables, case, chosen.flip_tta, chosen.finer)
     return chosen.mask(probability, volume.foreground(case.scan.image))

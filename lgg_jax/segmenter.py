@@ -38,7 +38,7 @@ class Run:
         warn_without_t2(scan, self.data.channels)
         case = prepare_case(scan, self.data)
         chosen = self.chosen
-        return inference.case_probability(self.predict, self.variables, case, chosen.flip_tta, chosen.sizes)
+        return inference.case_probability(self.predict, self.variables, case, chosen.flip_tta, chosen.finer)
 
 
 @dataclasses.dataclass(frozen=True)

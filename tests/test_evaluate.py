@@ -134,7 +134,7 @@ def ensemble(trained, tmp_path) -> list[str]:
     """A run and one that chose otherwise on validation, with the same split."""
     runs = [shutil.copytree(trained, tmp_path / name) for name in ("one", "other")]
     chosen = json.loads((runs[1] / "postprocess.json").read_text())
-    changed = {"flip_tta": not chosen["flip_tta"], "threshold": 0.3, "sizes": [32, 64]}
+    changed = {"flip_tta": not chosen["flip_tta"], "threshold": 0.3, "finer": [16, 32]}
     (runs[1] / "postprocess.json").write_text(json.dumps(chosen | changed))
     return list(map(str, runs))
 

@@ -18,9 +18,9 @@ def test_a_baseline_has_rows_of_its_own():
 
 
 @pytest.mark.parametrize("metrics, said", [
-    ({"postprocessing": {"flip_tta": True, "threshold": 0.4, "sizes": [96, 112]}},
-     "flip tta on, threshold 0.4, sizes 96 + 112."),
-    ({"postprocessing": {"fill_holes": False, "threshold": 0.5, "sizes": []}}, "fill holes off, threshold 0.5."),
+    ({"postprocessing": {"flip_tta": True, "threshold": 0.4, "finer": [16, 32]}},
+     "flip tta on, threshold 0.4, finer 16 + 32."),
+    ({"postprocessing": {"fill_holes": False, "threshold": 0.5, "finer": []}}, "fill holes off, threshold 0.5."),
     ({"segmentation": {"postprocessing": {"flip_tta": True}}}, "flip tta on."),
     ({"threshold": 0.25, "patient_threshold": 0.5}, "threshold 0.25, patient threshold 0.5."),
     ({}, None),

@@ -90,11 +90,11 @@ def test_grids_are_those_of_the_config():
     """On the finer grid alone nothing is found: 0.9 becomes 0.45, and a threshold of 0.4 is chosen."""
     truth = masks((6, 6))
     coarse, fine = case(truth, truth * 0.9), case(truth, truth * 0.0)
-    cases = [dataclasses.replace(coarse, on_grid={16: coarse, 32: fine}.get)]
+    cases = [dataclasses.replace(coarse, on_grid={32: fine}.get)]
     fields = {"flip_tta": "off", "largest_component": "off", "fill_holes": "off"}
     assert choose(cases, **fields) == (inference.Postprocessing(), 1.0)
-    assert choose(cases, sizes=(16, 32), **fields) == (inference.Postprocessing(threshold=0.4, sizes=(16, 32)), 1.0)
-    assert choose(cases, sizes=(16, 32), threshold=0.5, **fields)[1] == 0
+    assert choose(cases, finer=(16,), **fields) == (inference.Postprocessing(threshold=0.4, finer=(16,)), 1.0)
+    assert choose(cases, finer=(16,), threshold=0.5, **fields)[1] == 0
 
 
 def test_the_score_is_the_mean_over_patients_with_tumour_or_a_find():

@@ -61,7 +61,7 @@ def other(trained, tmp_path):
     """A copy of the run that chose otherwise on validation."""
     workdir = shutil.copytree(trained, tmp_path / "other")
     chosen = json.loads((workdir / "postprocess.json").read_text())
-    changed = {"flip_tta": not chosen["flip_tta"], "threshold": 0.25, "sizes": [32, 64]}
+    changed = {"flip_tta": not chosen["flip_tta"], "threshold": 0.25, "finer": [16, 32]}
     (workdir / "postprocess.json").write_text(json.dumps(chosen | changed))
     return workdir
 
@@ -73,8 +73,8 @@ def test_each_run_goes_by_what_it_chose(trained, other, small_phantoms):
     assert first.shape == scan.image.shape[:3] and not np.array_equal(first, second), "flips change nothing"
     np.testing.assert_array_equal(both.probability(scan), (first + second) / 2)
     run = two.runs[0]
-    case = prepare_case(scan, run.data)
-    grids = [inference.case_probability(run.predict, run.variables, case, run.chosen.flip_tta, (n,)) for n in (32, 64)]
+    cases = [prepare_case(scan, run.data, run.data.size + more) for more in (0, 16, 32)]
+    grids = [inference.case_probability(run.predict, run.variables, case, run.chosen.flip_tta) for case in cases]
     np.testing.assert_allclose(second, np.mean(grids, axis=0), atol=1e-6)
     assert [run.chosen.threshold for run in both.runs] == [one.runs[0].chosen.threshold, 0.25]
 

@@ -46,7 +46,7 @@ class UNetResNet50(nn.Module):
         if image.shape[1] % _DEEPEST or image.shape[2] % _DEEPEST:
             raise UserError(
                 f"slices of {image.shape[1]}×{image.shape[2]} pixels do not fit the ResNet50's stride of {_DEEPEST}",
-                f"make config.data.size, and config.eval.sizes, multiples of {_DEEPEST}",
+                f"make config.data.size, and config.eval.finer, multiples of {_DEEPEST}",
             )
         x = as_expected(image, self.input_order, self.input_scale)
         *skips, deepest = self.backbone(x, train and "backbone" not in self.fixed_norm)

@@ -53,8 +53,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     if config.eval.flip_tta == "on" and "backbone" in config.optimizer.frozen:
         wrong = "config.eval.flip_tta='on': the features of a frozen backbone, which are computed once, have no mirror"
         raise UserError(wrong, "set it to 'choose' or 'off', or freeze nothing")
-    if config.eval.sizes:
-        raise UserError(f"config.eval.sizes={config.eval.sizes}: a classifier sees one grid", "leave it empty")
+    if config.eval.finer:
+        raise UserError(f"config.eval.finer={config.eval.finer}: a classifier sees one grid", "leave it empty")
     if config.model.name == "linear" and not config.data.tabular:
         raise UserError("config.model.name='linear' sees config.data.tabular alone, which is empty", "name its columns")
 

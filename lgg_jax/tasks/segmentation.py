@@ -44,7 +44,7 @@ def check_outline(config: ml_collections.ConfigDict) -> None:
     if not any(config.loss[name] for name in TERMS):
         raise UserError("config.loss has no term with a weight above 0", "set bce, dice or focal_tversky")
     check_switches(config.eval)
-    check_sizes(config)
+    check_finer(config)
 
 
 def check_switches(config: ml_collections.ConfigDict) -> None:
@@ -54,12 +54,13 @@ def check_switches(config: ml_collections.ConfigDict) -> None:
             raise UserError(f"config.eval.{name}={config[name]!r} is not known", "use 'on', 'off' or 'choose'")
 
 
-def check_sizes(config: ml_collections.ConfigDict) -> None:
+def check_finer(config: ml_collections.ConfigDict) -> None:
     """The same of the grids that the network is to be shown beside its own."""
     channels = len(config.data.channels) * (1 + 2 * config.data.context)
-    for size in config.eval.sizes:
-        if not isinstance(size, int) or size < 1:
-            raise UserError(f"config.eval.sizes={config.eval.sizes} are no sizes", "write them like (96, 128)")
+    for more in config.eval.finer:
+        if not isinstance(more, int) or more < 1:
+            raise UserError(f"config.eval.finer={config.eval.finer} are no pixels", "write them like (16, 32)")
+        size = config.data.size + more
         image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
         jax.eval_shape(partial(models.create_model(config.model).init, train=False), jax.random.key(0), image)
 
@@ -146,10 +147,10 @@ def choose(
     thresholds = (config.threshold,) if config.threshold else sorted(THRESHOLDS, key=lambda t: abs(t - 0.5))
     flips, components, holes = (SWITCHES[config[name]] for name in ("flip_tta", "largest_component", "fill_holes"))
     choices = itertools.product(flips, components, holes, thresholds)
-    options = [inference.Postprocessing(*choice, sizes=tuple(config.sizes)) for choice in choices]
+    options = [inference.Postprocessing(*choice, finer=tuple(config.finer)) for choice in choices]
     table = []
     for case in cases:
-        probability = {flip: inference.case_probability(predict, variables, case, flip, config.sizes) for flip in flips}
+        probability = {flip: inference.case_probability(predict, variables, case, flip, config.finer) for flip in flips}
         head = volume.foreground(case.scan.image)
         table.append([_dice(option.mask(probability[option.flip_tta], head), case.scan.mask) for option in options])
     table = parallel.gather(np.array(table, np.float32).reshape(-1, len(options)))
