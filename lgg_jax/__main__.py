@@ -83,8 +83,10 @@ def parse(module, argv: list[str]) -> flags.FlagValues | None:
         rest = values(argv[1:])
         if "config" in own:
             values.config.to_dict()  # a file that is not there is an error only when the config is used
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        # ml_collections raises what it meets: a field that does not exist, a config file that is not there.
+    except (
+        flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError,
+    ) as error:  # fmt: skip
+        # ml_collections raises what it meets: a field that does not exist, a config file that is not there or wrong.
         raise UserError(explain(error, argv), f"see python -m lgg_jax {argv[1]} --help") from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag", "write flags as --name=value")

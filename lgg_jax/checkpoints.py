@@ -100,7 +100,9 @@ class Checkpoints:
     def restore(self, step: int, state: TrainState) -> tuple[TrainState, Progress]:
         """State and progress of `step`; `state` gives the structure, shapes and placement."""
         folder = self._manager.directory / str(step)
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, parallel.portable(state))
+        # Across hosts as NumPy as well: else Orbax takes the placement in the file, which may be one host's alone.
+        portable = parallel.portable(state)
+        target = portable if parallel.host()[1] > 1 else jax.tree.map(ocp.utils.to_shape_dtype_struct, portable)
         wanted = _shapes(ocp.tree.serialize_tree(target, keep_empty_nodes=True))
         with _reading(folder):
             saved = _shapes(self._manager.item_metadata(step)["state"].tree)

@@ -4,8 +4,8 @@
 
 With --data_dir it is an external validation: any folder in a known layout, with or without clinical values.
 Several --workdir flags go to eval/folds or eval/ensemble of the first. Runs that hold out different patients are the
-folds of one training: each scores its own. Runs that hold out the same ones, or are given a --data_dir, are an
-ensemble: every patient's outline is the one that `predict` makes with them.
+folds of one training: each scores its own. Runs that hold out the same ones, or with --split=all, are an ensemble:
+every patient's outline is the one that `predict` makes with them.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,7 +33,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_enum("split", "test", SPLITS, "Which patients.", flag_values=flag_values)
     where = "Where the data lies now; with --split=all any other data set."
     flags.DEFINE_string("data_dir", "", where, flag_values=flag_values)
-    flags.DEFINE_string("name", "", "Folder under eval/; default: the split's name.", flag_values=flag_values)
+    folder = "Folder under eval/; default: the split's name, of several runs folds or ensemble."
+    flags.DEFINE_string("name", "", folder, flag_values=flag_values)
     flags.DEFINE_integer("step", None, "Which checkpoint; default: the best on validation.", flag_values=flag_values)
     flags.mark_flags_as_required(["workdir"], flag_values)
 
@@ -65,7 +66,8 @@ def evaluate(workdir: str, split: str = "test", data_dir: str = "", name: str = 
     config = workdir_lib.read_config(workdir)
     task = tasks.get(config.task)
     patients = choose_patients(config, workdir, split, data_dir)
-    output = output_folder(workdir, name, split, split, config.data.dir)
+    now = {"split": split, "dataset": config.data.dir} | ({} if step is None else {"step": step})
+    output = output_folder(workdir, name, split, now)
     variables, step = restore_variables(workdir, step)
     predict = task.predictor(models.create_model(config.model), config.eval.batch_size)
     chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
@@ -78,16 +80,29 @@ def evaluate(workdir: str, split: str = "test", data_dir: str = "", name: str = 
     return output
 
 
-def output_folder(workdir: Path, name: str, default: str, split: str, data_dir: str) -> Path:
-    """eval/<name or default>; UserError where, by default, the scores of other patients would be lost."""
+def output_folder(workdir: Path, name: str, default: str, now: dict) -> Path:
+    """eval/<name or default>; UserError where, by default, other scores would be lost.
+
+    `now` is what metrics.json is to say of what is scored; `step` only where it was asked for, as the best one may
+    replace an earlier best. Where the data lies only matters to the split "all".
+    """
     output = workdir / "eval" / (name or default)
     if name or not (output / "metrics.json").exists():
         return output
     before = workdir_lib.read_json(output / "metrics.json", "remove it, or pass --name=NAME")
-    scored, data = before.get("split"), before.get("dataset", "")
-    if scored != split or (split == "all" and Path(data).resolve() != Path(data_dir).resolve()):
-        raise UserError(f"{output} holds the scores of the split {scored} of {data}", "pass --name=NAME to keep both")
+    compared = now if now["split"] == "all" else {key: value for key, value in now.items() if key != "dataset"}
+    other = [key for key, value in compared.items() if _as_path(key, before.get(key)) != _as_path(key, value)]
+    if other:
+        listing = ", ".join(f"{key} {before.get(key)}, not {now[key]}" for key in other)
+        raise UserError(f"{output} holds other scores ({listing})", "pass --name=NAME to keep both")
     return output
+
+
+def _as_path(key: str, value):
+    """What is compared of an entry of metrics.json: of folders where they are, not how they were written."""
+    if key == "runs":
+        return sorted(Path(run).resolve() for run in value or ())
+    return Path(value or "").resolve() if key == "dataset" else value
 
 
 def about_data(config, workdirs: list[Path], split: str, results: tuple) -> dict:
@@ -157,11 +172,12 @@ def evaluate_together(workdirs: list[str], split: str, data_dir: str = "", name:
 
 def evaluate_ensemble(workdirs: list[Path], config, split: str, patients: dict | None, name: str) -> Path:
     """Scores the outlines that `predict` makes with these runs on `patients` (None: all) of `config.data.dir`."""
-    output = output_folder(workdirs[0], name, "ensemble", split, config.data.dir)
+    runs = list(map(str, workdirs))
+    output = output_folder(workdirs[0], name, "ensemble", {"split": split, "dataset": config.data.dir, "runs": runs})
     ensemble = segmenter.load_segmenter(workdirs)
     scans = dataset.load_volumes(config.data, patients)
     results = segmentation.scored((scan, ensemble.segment(scan)) for scan in scans)
-    about = {"runs": list(map(str, workdirs)), **about_data(config, workdirs, split, results), "task": "segmentation"}
+    about = {"runs": runs, **about_data(config, workdirs, split, results), "task": "segmentation"}
     write(output, about, results)
     print(segmentation.headline(results[0]))
     return output
@@ -177,11 +193,12 @@ def evaluate_folds(
             f"some patients are in the {split} set of two runs and others are not: {', '.join(shared[:5])}",
             "pass runs with config.data.folds=K and each another config.data.fold, or runs of one split",
         )
-    output = output_folder(workdirs[0], name, "folds", split, config.data.dir)
+    runs = list(map(str, workdirs))
+    output = output_folder(workdirs[0], name, "folds", {"split": split, "dataset": config.data.dir, "runs": runs})
     folders = [evaluate(str(workdir), split, data_dir) for workdir in workdirs]
     task = tasks.get(config.task)
     results = task.pool(folders)
-    about = {"runs": list(map(str, workdirs)), **about_data(config, workdirs, split, results)}
+    about = {"runs": runs, **about_data(config, workdirs, split, results)}
     write(output, about | task.about(config), results)
     print(task.headline(results[0]))
     return output

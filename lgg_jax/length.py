@@ -13,7 +13,7 @@ import ml_collections
 from lgg_jax.errors import UserError
 
 _WARM_UP, _MEASURED = 5, 20  # steps; the first ones fault memory in and share the processor with the filling pipeline
-_CHOICE = 4  # choosing the post-processing at the end costs about so many validations
+_PASSES = {"off": 1, "on": 2, "choose": 3}  # through the network, by config.eval.flip_tta: as it is, mirrored, or both
 
 
 def steps_without_clock(config: ml_collections.ConfigDict, num_slices: int) -> int | None:
@@ -29,8 +29,15 @@ def steps_without_clock(config: ml_collections.ConfigDict, num_slices: int) -> i
     return config.num_steps or None
 
 
+def choice_cost(config: ml_collections.ConfigDict) -> float:
+    """How many validations the choice of the post-processing takes at the end: its passes, by pixels, and 1 beside."""
+    grids = sum((1 + more / config.data.size) ** 2 for more in (0, *config.eval.finer))
+    return 1 + _PASSES[config.eval.flip_tta] * grids
+
+
 def measure_steps(
-    config: ml_collections.ConfigDict, step: Callable[[], object], validate: Callable[[], object], started: float
+    config: ml_collections.ConfigDict, step: Callable[[], object], validate: Callable[[], object], started: float,
+    choice: float,
 ) -> int:
     """The number of steps that, with their validations, end `config.minutes` after `started`.
 
@@ -39,11 +46,12 @@ def measure_steps(
       step: does one throw-away training step and waits for it.
       validate: does one validation.
       started: `time.monotonic()` when the command began.
+      choice: of `choice_cost`.
     """
     validate()  # compiles
     a_validation = _seconds(validate)
     a_step = statistics.median([_seconds(step) for _ in range(_WARM_UP + _MEASURED)][_WARM_UP:])
-    left = config.minutes * 60 - (time.monotonic() - started) - _CHOICE * a_validation
+    left = config.minutes * 60 - (time.monotonic() - started) - choice * a_validation
     return max(1, int(left / (a_step + a_validation / config.eval_every)))
 
 

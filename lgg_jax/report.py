@@ -50,10 +50,10 @@ class Evaluation:
     cases: list[dict]
 
     def results(self) -> dict[str, dict]:
-        """The numbers by kind, "segmentation" or "classification"; of a joint task both."""
+        """The numbers by kind, "segmentation" or "classification"; of a joint task both, where grades are known."""
         if self.metrics["task"] != "joint":
             return {self.metrics["task"]: self.metrics}
-        return {kind: self.metrics[kind] for kind in report_results.KINDS}
+        return {kind: self.metrics[kind] for kind in report_results.KINDS if self.metrics[kind]}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from lgg_jax import report_results as results
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.page import cards, facts, page, paragraph, picture, table
 from lgg_jax.report_figures import learning_curve
+from lgg_jax.workdir import evaluate_command
 
 CURVES = {
     "train/loss": "training loss",
@@ -90,7 +91,7 @@ def missing(run) -> Iterator[str]:
     if run.chosen is None:
         yield f"{run.name}: the training has not ended. Give its command again to go on with it."
     elif not run.evaluations:
-        yield f"{run.name} has not been evaluated yet: python -m lgg_jax evaluate --workdir={run.workdir}"
+        yield f"{run.name} has not been evaluated yet: {evaluate_command(run.workdir, run.splits)}"
 
 
 def curves(runs: list, folder: Path) -> Iterator[str]:

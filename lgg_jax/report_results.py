@@ -49,7 +49,7 @@ FIGURES = {
     "precision_recall.png": "Precision over recall, with the band of resampled patients.",
     "reliability.png": "Calibration: of slices or patients given a probability, the share that was positive. "
     "On the diagonal the probabilities mean what they say.",
-    "confusion.png": "Right and wrong answers at the threshold chosen on validation.",
+    "confusion.png": "Right and wrong answers at the threshold.",
 }  # fmt: skip
 GROUPS = {"missing_sequences": "sequences", "tumour_size": "tumour size"}
 # In cases.csv, for others to compute with; the IoU of one patient follows from the Dice.
@@ -141,9 +141,10 @@ def evaluation(run, one) -> Iterator[str]:
 
 def _chosen(metrics: dict) -> str:
     """How probabilities became masks or answers; nothing where metrics.json does not say."""
-    found = metrics.get("postprocessing") or find(metrics, "segmentation.postprocessing") or {
-        name: metrics[name] for name in ("threshold", "patient_threshold") if name in metrics}  # fmt: skip
-    values = (f"{name.replace('_', ' ')} {_setting(value)}" for name, value in found.items() if value != [])
+    found = metrics.get("postprocessing") or find(metrics, "segmentation.postprocessing")
+    if not found and "step" in metrics:  # of a classifier, before it was written as of the others
+        found = {name: metrics[name] for name in ("threshold", "patient_threshold") if name in metrics}
+    values = (f"{name.replace('_', ' ')} {_setting(value)}" for name, value in (found or {}).items() if value != [])
     return f" Post-processing, fixed by the config or chosen on validation: {', '.join(values)}." if found else ""
 
 

@@ -6,6 +6,7 @@ The same command again goes on where the last one stopped, whatever stopped it.
 """
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Callable
@@ -29,8 +30,8 @@ from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
 from lgg_jax.state import TrainState
 
-AT_LEAST_ONE = ("train.batch_size", "train.log_every", "train.eval_every", "train.checkpoint_every",
-                "eval.batch_size", "optimizer.accumulation")  # fmt: skip
+AT_LEAST_ONE = ("data.size", "model.features", "model.levels", "train.batch_size", "train.log_every",
+                "train.eval_every", "train.checkpoint_every", "eval.batch_size", "optimizer.accumulation")  # fmt: skip
 SHARES = ("data.tumour_fraction", "eval.threshold", "model.dropout", "augment.flip_horizontal",
           "augment.flip_vertical", "augment.bias_field", "augment.elastic", "augment.carve_mix",
           "augment.missing_sequence")  # fmt: skip
@@ -102,6 +103,7 @@ def make_train_step(
 def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     """Trains to the end or to SIGTERM, from where `workdir` stands; then chooses the post-processing on validation."""
     started = time.monotonic()
+    check_complete(config)
     task, workdir = tasks.get(config.task), Path(workdir).absolute()
     config = checked(config, task, workdir)
     resumed = workdir_lib.started(workdir)
@@ -158,6 +160,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
                     logger.note(f"stopped by SIGTERM at step {step}, which is saved; the same command goes on from it")
                     return
     finish(config, workdir, task, predict, cases)
+    if parallel.is_first_host():
+        print(f"next: {workdir_lib.evaluate_command(workdir, splits)}")
 
 
 def checked(config: ml_collections.ConfigDict, task, workdir: Path) -> ml_collections.ConfigDict:
@@ -166,18 +170,28 @@ def checked(config: ml_collections.ConfigDict, task, workdir: Path) -> ml_collec
     parallel.check_batch(config.train.batch_size, config.optimizer.accumulation)
     config = models.resolve(config)
     task.check(config)
-    check_frozen(config)
     models.create_model(config.model, frozen=config.optimizer.frozen)
+    check_frozen(config)
     state_lib.create_optimizer(config.optimizer, 1)
     workdir_lib.check(workdir, config)
     return config
 
 
+def check_complete(config: ml_collections.ConfigDict) -> None:
+    """UserError where fields are missing, as from a config file that was not made from the default."""
+    missing = sorted(workdir_lib.default_fields().keys() - workdir_lib.flat(json.loads(config.to_json())).keys())
+    if missing:
+        listing = ", ".join(missing[:4]) + ", …" * (len(missing) > 4)
+        remedy = "begin its get_config with configs.default.get_config(), as configs/unet.py does"
+        raise UserError(f"the config lacks {len(missing)} fields ({listing})", remedy)
+
+
 def check_frozen(config: ml_collections.ConfigDict) -> None:
-    """UserError where parts of a backbone that starts at random would never learn."""
-    frozen = [name for name in config.optimizer.frozen if name.split("/")[0] == "backbone"]
-    if frozen and not (config.init_from or config.model.pretrained):
-        remedy = "pass the weights as config.model.pretrained, or freeze nothing: --config.optimizer.frozen='()'"
+    """UserError where parts that start at random would never learn."""
+    pretrained = ("backbone",) if config.model.pretrained else ()
+    frozen = [name for name in config.optimizer.frozen if name.split("/")[0] not in pretrained]
+    if frozen and not config.init_from:
+        remedy = "start from a run, config.init_from, or a backbone from config.model.pretrained, or freeze nothing"
         raise UserError(f"config.optimizer.frozen={frozen[0]!r} would stay random", remedy)
 
 
@@ -229,7 +243,8 @@ def load_data(
             cases.append(case.select(splits_lib.rows(mine[scan.patient], case.slice_index)))
         if scan.patient in train:
             rows = case.select(splits_lib.rows(train[scan.patient], case.slice_index))
-            training.append(dataclasses.replace(rows, scan=scan.without_image()))  # which would only take memory
+            # The scan itself, which `on_grid` holds as well, would only take memory.
+            training.append(dataclasses.replace(rows, scan=scan.without_image(), on_grid=None))
     cases = [case for case in cases if len(case.images)]  # a split by slice may leave a patient without any
     if left_out and parallel.is_first_host():
         names = ", ".join(left_out[:5]) + ", …" * (len(left_out) > 5)
@@ -249,7 +264,8 @@ def resolve_length(config, slices: pipeline.Slices, start, validate, started: fl
             state, metrics = train_step(state, parallel.shard(next(batches)))
             jax.block_until_ready(metrics)
 
-        num_steps = length.measure_steps(config.train, step, lambda: validate(state), started)
+        choice = length.choice_cost(config)
+        num_steps = length.measure_steps(config.train, step, lambda: validate(state), started, choice)
     return parallel.from_first_host(num_steps)
 
 
@@ -261,4 +277,3 @@ def finish(config, workdir: Path, task, predict: inference.Predictor, cases: lis
         content = {**dataclasses.asdict(chosen), "step": step, f"validation_{task.SCORE}": score}
         workdir_lib.write_json(workdir / "postprocess.json", content)
         print(f"best step {step}: validation {task.SCORE} {score:.4f} with {chosen}")
-        print(f"next: python -m lgg_jax evaluate --workdir={workdir}")

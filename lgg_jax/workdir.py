@@ -2,7 +2,7 @@
 
     config.json       the resolved config            checkpoints/<step>/   weights and optimizer state
     splits.json       who trains, validates, tests   logs/                 TensorBoard events and metrics.jsonl
-    length.json       how many steps the run has     postprocess.json      flips, clean-up, threshold
+    length.json       how many steps the run has     postprocess.json      grids, flips, clean-up, threshold
     versions.json     of what the run began with     tabular.json          clinical values as numbers, if any
     eval/<name>/      metrics.json, cases.csv and figures of one evaluation
 """
@@ -77,13 +77,13 @@ def read_fields(workdir: Path, remedy: str) -> dict:
 
 def _with_newer(fields: dict, workdir: str | Path) -> dict:
     """The fields of a run, and those that came after it: configs/default.py has them as it was before they came."""
-    newer = {name: value for name, value in _default_fields().items() if name not in fields}
+    newer = {name: value for name, value in default_fields().items() if name not in fields}
     if newer:
         logging.warning("%s was begun before there was %s: as in configs/default.py", workdir, ", ".join(newer))
     return fields | newer
 
 
-def _default_fields() -> dict:
+def default_fields() -> dict:
     """Those of configs/default.py, which lies beside the package and not in it; none where it was left out."""
     path = _ROOT / "configs" / "default.py"
     return flat(json.loads(runpy.run_path(str(path))["get_config"]().to_json())) if path.exists() else {}
@@ -92,6 +92,11 @@ def _default_fields() -> dict:
 def num_steps(workdir: Path) -> int:
     """How many steps the run in `workdir` has."""
     return read_json(workdir / "length.json", "remove the workdir and start again")["num_steps"]
+
+
+def evaluate_command(workdir: Path, splits: dict) -> str:
+    """What to type after the training, for the patients that `splits` keeps for it."""
+    return f"python -m lgg_jax evaluate --workdir={workdir}" + ("" if splits["test"] else " --split=validation")
 
 
 def read_chosen(workdir: Path, kind: type):

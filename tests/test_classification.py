@@ -209,6 +209,16 @@ def test_folds_together(tmp_path):
     draw(tmp_path)
 
 
+@pytest.mark.parametrize("threshold", [0.9, 0.2])
+def test_a_threshold_of_the_config_is_not_chosen(threshold):
+    config = grade_resnet50.get_config().eval
+    cases = [case(str(i), [i % 2] * 3, np.full(3, i % 2 - 0.5)) for i in range(4)]
+    assert expit(-0.5) < classification.choose(known, {}, cases, config)[0].threshold <= expit(0.5)
+    config.threshold = threshold
+    chosen, _ = classification.choose(known, {}, cases, config)
+    assert (chosen.threshold, chosen.patient_threshold) == (threshold, threshold)
+
+
 def test_a_model_that_does_not_classify():
     config = grade_resnet50.get_config()
     classification.check(config)

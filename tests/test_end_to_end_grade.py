@@ -257,6 +257,7 @@ def test_the_joint_model_outlines_where_no_grade_is_known(joint, small_phantoms,
     typed("evaluate", f"--workdir={joint}", f"--data_dir={data}", "--split=all", "--name=other")
     metrics = read_json(joint / "eval/other/metrics.json")
     assert metrics["classification"] is None and metrics["segmentation"]["volume_dice"]["n"] == 2
+    typed("report", f"--workdir={joint}", f"--output={tmp_path / 'page'}")
 
 
 @pytest.mark.parametrize("config, fields, expected", [
@@ -274,9 +275,13 @@ def test_the_joint_model_outlines_where_no_grade_is_known(joint, small_phantoms,
     ("grade_resnet50", {"augment.carve_mix": 0.5}, "a pasted tumour is not the one of the label"),
     ("grade_resnet50", {"eval.flip_tta": "maybe"}, "config.eval.flip_tta='maybe' is not known"),
     ("grade_resnet50", {"eval.finer": (32,)}, "config.eval.finer=(32,): a classifier sees one grid"),
+    ("grade_resnet50", {"eval.largest_component": "on"}, "fill_holes are for outlines: a classifier has none"),
+    ("grade_resnet50", {"model.norm": "group"}, "config.model.norm='group': config.model.name='classifier' has no"),
     ("multitask", {"augment.carve_mix": 0.5}, "a pasted tumour is not the one of the label"),
     ("unet", {"model.pretrained": "w"}, "config.model.pretrained=w: config.model.name='unet' has no pretrained part"),
     ("unet", {"model.name": "classifier"}, "config.model.name='classifier', grade_head=False does not outline alone"),
+    ("unet_cpu", {"model.name": "linear"}, "config.model.name='linear', grade_head=False does not outline alone"),
+    ("unet", {"data.tabular": ("age",)}, "segmentation_workdir are for classifiers: a U-Net sees slices alone"),
     ("unet_resnet50", {"model.grade_head": True}, "grade_head=True does not outline alone"),
     ("unet_resnet50", {"data.context": 1}, "config.data.context=1: a ResNet50 takes three channels"),
     ("unet_resnet50", {"optimizer.frozen": ("backbone/conv_stem",)}, "frozen='backbone/conv_stem' would stay random"),

@@ -186,11 +186,26 @@ def test_scores_of_other_patients_are_not_overwritten(ensemble, small_phantoms, 
         before = output.read_bytes()
         ended = lgg("evaluate", *runs, "--split=all", f"--data_dir={other}")
         assert ended.code == 2, ended
-        assert f"error: {output.parent} holds the scores of the split all of {small_phantoms}; pass" in ended.err
+        assert f"error: {output.parent} holds other scores (dataset {small_phantoms}, not {other}); pass" in ended.err
         assert output.read_bytes() == before
     ended = lgg("evaluate", *both)
-    assert ended.code == 2 and "ensemble holds the scores of the split all of" in ended.err
+    assert ended.code == 2 and "ensemble holds other scores (split all, not test)" in ended.err
     assert lgg("evaluate", *both, "--name=tested").code == lgg("evaluate", *both, "--split=all").code == 0
+
+
+def test_scores_of_other_runs_or_steps_are_not_overwritten(ensemble, lgg, tmp_path):
+    third = f"--workdir={shutil.copytree(ensemble[1], tmp_path / 'third')}"
+    one, other = (f"--workdir={run}" for run in ensemble)
+    assert lgg("evaluate", one, other).code == 0
+    ended = lgg("evaluate", one, third)
+    assert ended.code == 2 and "ensemble holds other scores (runs [" in ended.err, ended
+    assert lgg("evaluate", one).code == 0
+    path = Path(ensemble[0]) / "eval/test/metrics.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps(found | {"step": 7}))
+    ended = lgg("evaluate", one, f"--step={found['step']}")
+    assert ended.code == 2 and f"test holds other scores (step 7, not {found['step']}); pass" in ended.err, ended
+    assert lgg("evaluate", one).code == 0 and json.loads(path.read_text()) == found
 
 
 def test_an_ensemble_of_classifiers_is_refused(ensemble, lgg):

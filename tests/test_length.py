@@ -57,20 +57,33 @@ def clock(monkeypatch):
 def test_minutes_are_filled_with_steps_and_their_validations(clock):
     """Of 10 minutes 20 s have passed before; compiling 10 s, 25 steps and two validations take 0.5 s and 2 s."""
     steps = length.measure_steps(
-        config(minutes=10.0, eval_every=100), clock.taking("step", 0.5), clock.taking("validate", 2.0), 80.0
+        config(minutes=10.0, eval_every=100), clock.taking("step", 0.5), clock.taking("validate", 2.0), 80.0, 9.3
     )
-    left = 600 - 20 - (10 + 25 * 0.5 + 2 * 2.0) - 4 * 2.0
+    left = 600 - 20 - (10 + 25 * 0.5 + 2 * 2.0) - 9.3 * 2.0
     assert steps == int(left / (0.5 + 2.0 / 100))
-    end = clock.now + steps * 0.5 + steps // 100 * 2.0 + 4 * 2.0
+    end = clock.now + steps * 0.5 + steps // 100 * 2.0 + 9.3 * 2.0
     assert end - 80.0 == pytest.approx(600, abs=1.5)
 
 
 def test_compilation_does_not_count_as_the_rate(clock):
     arguments = clock.taking("step", 0.5), clock.taking("validate", 2.0)
-    first = length.measure_steps(config(minutes=10.0), *arguments, clock.now)
-    second = length.measure_steps(config(minutes=10.0), *arguments, clock.now)
+    first = length.measure_steps(config(minutes=10.0), *arguments, clock.now, 4)
+    second = length.measure_steps(config(minutes=10.0), *arguments, clock.now, 4)
     assert second - first == pytest.approx(10 / 0.504, abs=1)  # the ten seconds themselves, nothing more
 
 
 def test_too_few_minutes_are_one_step(clock):
-    assert length.measure_steps(config(minutes=0.01), clock.taking("step", 9.0), clock.taking("validate", 9.0), 0) == 1
+    slow = clock.taking("step", 9.0), clock.taking("validate", 9.0)
+    assert length.measure_steps(config(minutes=0.01), *slow, 0, 4) == 1
+
+
+@pytest.mark.parametrize("flip_tta, finer, expected", [
+    ("off", (), 2.0),
+    ("on", (), 3.0),
+    ("choose", (), 4.0),  # as it is, and then with its mirror's
+    ("on", (16, 32), 1 + 2 * (1 + (112 / 96) ** 2 + (128 / 96) ** 2)),
+])  # fmt: skip
+def test_the_choice_at_the_end_costs_its_passes_by_pixels(flip_tta, finer, expected):
+    whole = default.get_config()
+    whole.data.size, whole.eval.flip_tta, whole.eval.finer = 96, flip_tta, finer
+    assert length.choice_cost(whole) == pytest.approx(expected)

@@ -70,6 +70,9 @@ def test_words(lgg, words, expected, tmp_path, monkeypatch):
 @pytest.mark.parametrize("fields, expected", [
     ({"data__dir": "nowhere"}, "no such folder: .*nowhere"),
     ({"task": "guessing"}, "config.task='guessing'"),
+    ({"data__size": 0}, "config.data.size=0"),
+    ({"model__features": 0}, "config.model.features=0"),
+    ({"model__levels": 0}, "config.model.levels=0"),
     ({"data__size": 30}, "30×30 pixels cannot be halved 2 times"),
     ({"model__name": "vnet"}, "config.model.name='vnet'"),
     ({"model__norm": "layer"}, "config.model.norm='layer'"),
@@ -77,7 +80,7 @@ def test_words(lgg, words, expected, tmp_path, monkeypatch):
     ({"model__dtype": "float23"}, "config.model.dtype='float23'"),
     ({"optimizer__name": "sdg"}, "config.optimizer.name='sdg'"),
     ({"optimizer__schedule": "linear"}, "config.optimizer.schedule='linear'"),
-    ({"optimizer__frozen": "('encoder9',)"}, "encoder9"),
+    ({"optimizer__frozen": "('encoder0',)"}, "config.optimizer.frozen='encoder0' would stay random"),
     ({"optimizer__frozen": "('encoder0/conv0',)"}, "names .'encoder0/conv0'"),
     ({"optimizer__accumulation": 3}, "batch_size=8 cannot be split over 1 devices × 3"),
     ({"optimizer__accumulation": 0}, "config.optimizer.accumulation=0"),
@@ -106,6 +109,19 @@ def test_fields(lgg, small_phantoms, tmp_path, fields, expected):
     data_dir = given.pop("data__dir")
     assert_one_line(lgg(*smoke_words(data_dir, tmp_path / "run", **given)), expected)
     assert not (tmp_path / "run").exists(), "a mistake left a workdir behind"
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("def get_config(:", r"\(mine.py, line 1\)"),
+    ("import no_such_module", "no_such_module"),
+    ("from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'seed': 0})",
+     r"the config lacks [0-9]+ fields \(augment.bias_field, .* …\)"),
+])  # fmt: skip
+def test_a_faulty_config_file(lgg, tmp_path, text, expected):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    assert_one_line(lgg("train", f"--config={path}", f"--workdir={tmp_path}/run"), expected)
+    assert not (tmp_path / "run").exists()
 
 
 def test_folders_without_patients(lgg, tmp_path):

@@ -24,12 +24,16 @@ def test_a_baseline_has_rows_of_its_own():
     ({"segmentation": {"postprocessing": {"flip_tta": True}}}, "flip tta on."),
     ({"threshold": 0.25, "patient_threshold": 0.5}, "threshold 0.25, patient threshold 0.5."),
     ({}, None),
+    ({"threshold": 0.5, "patient_threshold": 0.5, "step": None}, None),  # folds pooled: nobody chose 0.5
 ])  # fmt: skip
 def test_how_probabilities_became_answers(metrics, said, tmp_path):
     metrics = {"task": "none", "split": "test", "dataset": "D", "step": 1500} | metrics
     run = types.SimpleNamespace(splits={}, config={})
+    if metrics["step"] is None:
+        del metrics["step"]
     one = types.SimpleNamespace(metrics=metrics, folder=tmp_path, tables={}, results=dict)
-    expected = "Split “test” of D, checkpoint of step 1,500."
+    source = "checkpoint of step 1,500" if "step" in metrics else "several runs together"
+    expected = f"Split “test” of D, {source}."
     if said:
         expected += f" Post-processing, fixed by the config or chosen on validation: {said}"
     assert Page("".join(report_results.evaluation(run, one))).texts[0] == expected

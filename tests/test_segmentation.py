@@ -60,6 +60,14 @@ def test_the_threshold_that_scores_best(inside, outside, threshold):
     assert (chosen, score) == (inference.Postprocessing(threshold=threshold), 1.0)
 
 
+def test_what_is_chosen_of_patients_without_tumour():
+    """A false alarm of 0.55: from a threshold of 0.6 on there is nothing to score, and no score is not the best."""
+    nothing, alarm = masks(), masks((2, 2)) * 0.55
+    assert choose([case(nothing, alarm)] * 2, flip_tta="off")[1] == 0
+    with pytest.raises(UserError, match="no validation patient has tumour, drawn or predicted; choose other"):
+        choose([case(nothing, alarm * 0.1)], flip_tta="off")
+
+
 def test_clean_up_where_it_helps():
     truth = masks((2, 2)) | masks((2, 6))
     cases = [case(truth, np.maximum(truth * 0.9, masks((11, 11)) * 0.9))]

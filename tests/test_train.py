@@ -41,6 +41,15 @@ def test_training_slices_and_validation_volumes(monkeypatch, capsys):
     assert capsys.readouterr().out == "left out, their label is not known: 1 patients (a)\n"
 
 
+def test_training_scans_do_not_stay_in_memory(monkeypatch):
+    """61 patients are 0.4 GB, and BraTS has twenty times as many slices."""
+    kept = []
+    monkeypatch.setattr(train.pipeline, "load_slices", kept.extend)
+    _, cases = loaded(monkeypatch)
+    assert [(case.scan.image.size, case.scan.image.base, case.on_grid) for case in kept] == [(0, None, None)] * 2
+    assert cases[0].scan.image.size and cases[0].on_grid is not None
+
+
 @pytest.mark.parametrize("patient", ["b", "c"])
 def test_a_patient_without_a_mask(monkeypatch, patient):
     """Also one that validates: else it would be noticed at the first validation, minutes later."""

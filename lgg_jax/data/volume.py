@@ -43,7 +43,8 @@ class Volume:
 
     def without_image(self) -> "Volume":
         """The same with an empty image, where only the rest is needed."""
-        return dataclasses.replace(self, image=self.image[:0])
+        # Not image[:0], which is a view and keeps all of it.
+        return dataclasses.replace(self, image=np.empty((0, *self.image.shape[1:]), self.image.dtype))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,6 +39,9 @@ def create_model(
     if deep:
         remedy = "name whole modules, and of parts only those of the backbone, such as backbone/conv_stem"
         raise UserError(f"config.optimizer.frozen or config.model.fixed_norm names {deep}", remedy)
+    if config.name != "unet" and config.norm != "batch":
+        wrong = f"config.model.norm={config.norm!r}: config.model.name={config.name!r} has no other than BatchNorm"
+        raise UserError(wrong, "set it to 'batch', or use config.model.name=unet")
     if config.name == "unet":
         return UNet(config.features, config.levels, config.norm, config.dropout, dtype, axis_name, fixed)
     if config.name == "linear":

@@ -30,7 +30,7 @@ preparation = grading.preparation
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """From which probability on the answer is yes, for a slice and for a patient; chosen on validation.
+    """From which probability on the answer is yes, for a slice and for a patient; fixed or chosen on validation.
 
     With `flip_tta` a logit is the mean of the slice's and its mirror image's.
     """
@@ -55,6 +55,9 @@ def check(config: ml_collections.ConfigDict) -> None:
         raise UserError(wrong, "set it to 'choose' or 'off', or freeze nothing")
     if config.eval.finer:
         raise UserError(f"config.eval.finer={config.eval.finer}: a classifier sees one grid", "leave it empty")
+    if "on" in (config.eval.largest_component, config.eval.fill_holes):
+        wrong = "config.eval.largest_component and fill_holes are for outlines: a classifier has none"
+        raise UserError(wrong, "leave them at 'choose', or set them to 'off'")
     if config.model.name == "linear" and not config.data.tabular:
         raise UserError("config.model.name='linear' sees config.data.tabular alone, which is empty", "name its columns")
 
@@ -125,12 +128,18 @@ def pictures(_predict: inference.Predictor, _variables: dict, _cases: list[Case]
 
 
 def choose(predict: inference.Predictor, variables: dict, cases: list[Case], config) -> tuple[Thresholds, float]:
-    """Whether flips help (`config.flip_tta`), and the thresholds of highest accuracy; the score of `validate`."""
+    """Whether flips help (`config.flip_tta`), and the thresholds of highest accuracy unless `config.threshold` is set.
+
+    The score is that of `validate`.
+    """
     tables = {flip: _gathered(predict, variables, cases, flip) for flip in SWITCHES[config.flip_tta]}
     flip = max(tables, key=lambda flip: _score(tables[flip])[0])  # the first of equals: no flips
+    score = _score(tables[flip])[0]
+    if config.threshold:
+        return Thresholds(config.threshold, config.threshold, flip), score
     patients = diagnostics.patient_scores(tables[flip])
     best = (diagnostics.best_threshold(table["label"], expit(table["logit"])) for table in (tables[flip], patients))
-    return Thresholds(*best, flip), _score(tables[flip])[0]
+    return Thresholds(*best, flip), score
 
 
 def evaluate(
@@ -147,7 +156,8 @@ def evaluate(
     for case in tqdm.tqdm(cases, unit="volume", disable=None):
         tables.append(slice_table(predict, variables, case, chosen.flip_tta))
         about.append(about_patient(case))
-    return scored(tables, about, chosen, preparation)
+    metrics, tables, draw = scored(tables, about, chosen, preparation)
+    return metrics | {"postprocessing": dataclasses.asdict(chosen)}, tables, draw
 
 
 def about_patient(case: Case) -> dict:

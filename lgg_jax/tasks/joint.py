@@ -24,7 +24,6 @@ cached, inputs = segmentation.cached, classification.inputs
 
 def check(config: ml_collections.ConfigDict) -> None:
     """UserError where the config asks for what there is not."""
-    segmentation.check_outline(config)
     grading.check(config.data)
     classification.check_labels(config)
     if config.model.name != "unet_resnet50" or not config.model.grade_head:
@@ -36,6 +35,7 @@ def check(config: ml_collections.ConfigDict) -> None:
             "config.task=joint grades what it outlines: it cannot be given the outline",
             "use config.data.target=grade, region=slice and neither tabular nor segmentation_workdir",
         )
+    segmentation.check_outline(config)
 
 
 def preparation(config: ml_collections.ConfigDict, workdir: Path, splits: dict | None = None) -> grading.Preparation:

@@ -24,19 +24,23 @@ from lgg_jax.errors import UserError
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 TERMS = ("bce", "dice", "focal_tversky")
 SCORE = "volume_dice"
+NO_TUMOUR = "no validation patient has tumour, drawn or predicted"
 CHOSEN = inference.Postprocessing
 SWITCHES = {"on": (True,), "off": (False,), "choose": (False, True)}
 
 
 def check(config: ml_collections.ConfigDict) -> None:
     """UserError where the config asks for what there is not: before the training, not after it."""
-    check_outline(config)
     graded = config.model.name == "unet_resnet50" and config.model.grade_head
     if graded or config.model.name not in ("unet", "unet_resnet50"):
         raise UserError(
             f"config.model.name={config.model.name!r}, grade_head={config.model.grade_head} does not outline alone",
             "use 'unet' or 'unet_resnet50' without a grade_head, or another config.task",
         )
+    if config.data.region != "slice" or config.data.tabular or config.data.segmentation_workdir:
+        wrong = "config.data.region, tabular and segmentation_workdir are for classifiers: a U-Net sees slices alone"
+        raise UserError(wrong, "leave them as in configs/default.py, or use another config.task")
+    check_outline(config)
 
 
 def check_outline(config: ml_collections.ConfigDict) -> None:
@@ -44,7 +48,7 @@ def check_outline(config: ml_collections.ConfigDict) -> None:
     if not any(config.loss[name] for name in TERMS):
         raise UserError("config.loss has no term with a weight above 0", "set bce, dice or focal_tversky")
     check_switches(config.eval)
-    check_finer(config)
+    check_grids(config)
 
 
 def check_switches(config: ml_collections.ConfigDict) -> None:
@@ -54,13 +58,13 @@ def check_switches(config: ml_collections.ConfigDict) -> None:
             raise UserError(f"config.eval.{name}={config[name]!r} is not known", "use 'on', 'off' or 'choose'")
 
 
-def check_finer(config: ml_collections.ConfigDict) -> None:
-    """The same of the grids that the network is to be shown beside its own."""
+def check_grids(config: ml_collections.ConfigDict) -> None:
+    """The same of the grids that the network is to be shown, its own and those beside it."""
     channels = len(config.data.channels) * (1 + 2 * config.data.context)
     for more in config.eval.finer:
         if not isinstance(more, int) or more < 1:
             raise UserError(f"config.eval.finer={config.eval.finer} are no pixels", "write them like (16, 32)")
-        size = config.data.size + more
+    for size in (config.data.size + more for more in (0, *config.eval.finer)):
         image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
         jax.eval_shape(partial(models.create_model(config.model).init, train=False), jax.random.key(0), image)
 
@@ -122,7 +126,7 @@ def validate(predict: inference.Predictor, variables: dict, cases: list[Case]) -
     dices = parallel.gather(np.array(dices, np.float32))
     scored = dices[~np.isnan(dices)]
     if not len(scored):
-        raise UserError("no validation patient has tumour, drawn or predicted", "choose other validation patients")
+        raise UserError(NO_TUMOUR, "choose other validation patients")
     return float(scored.mean()), {"volume_dice": float(scored.mean()), "volume_dice_min": float(scored.min())}
 
 
@@ -154,7 +158,10 @@ def choose(
         head = volume.foreground(case.scan.image)
         table.append([_dice(option.mask(probability[option.flip_tta], head), case.scan.mask) for option in options])
     table = parallel.gather(np.array(table, np.float32).reshape(-1, len(options)))
-    scores = np.nanmean(table[~np.isnan(table).all(axis=1)], axis=0)
+    scored = ~np.isnan(table)
+    if not scored.any():
+        raise UserError(NO_TUMOUR, "choose other validation patients")
+    scores = np.where(scored, table, 0).sum(axis=0) / np.maximum(scored.sum(axis=0), 1)
     best = int(np.argmax(scores))
     return options[best], float(scores[best])
 
