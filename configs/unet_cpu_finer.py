@@ -2,7 +2,8 @@
 
     python -m lgg_jax train --config=configs/unet_cpu_finer.py --config.init_from=W --workdir=W2 --config.data.dir=DIR
 
-W is the workdir of the first phase, whose split is kept.
+W is the workdir of the first phase, whose split is kept. 2000 steps of it and 500 of this, 30
+minutes a fold: volume Dice 0.853 [0.822, 0.879], median 0.895, of 88 patients out of fold.
 """
 
 from ml_collections import ConfigDict
