@@ -47,6 +47,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def main(flag_values: flags.FlagValues) -> int:
     """The verb `train`."""
+    check_complete(flag_values.config)
     if flag_values.distributed:
         parallel.initialize()
     train(flag_values.config, flag_values.workdir)
@@ -103,7 +104,6 @@ def make_train_step(
 def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     """Trains to the end or to SIGTERM, from where `workdir` stands; then chooses the post-processing on validation."""
     started = time.monotonic()
-    check_complete(config)
     task, workdir = tasks.get(config.task), Path(workdir).absolute()
     config = checked(config, task, workdir)
     resumed = workdir_lib.started(workdir)
@@ -159,9 +159,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
                     checkpoints.wait()
                     logger.note(f"stopped by SIGTERM at step {step}, which is saved; the same command goes on from it")
                     return
-    finish(config, workdir, task, predict, cases)
-    if parallel.is_first_host():
-        print(f"next: {workdir_lib.evaluate_command(workdir, splits)}")
+    finish(config, workdir, task, predict, cases, splits)
 
 
 def checked(config: ml_collections.ConfigDict, task, workdir: Path) -> ml_collections.ConfigDict:
@@ -269,7 +267,7 @@ def resolve_length(config, slices: pipeline.Slices, start, validate, started: fl
     return parallel.from_first_host(num_steps)
 
 
-def finish(config, workdir: Path, task, predict: inference.Predictor, cases: list[Case]) -> None:
+def finish(config, workdir: Path, task, predict: inference.Predictor, cases: list[Case], splits: dict) -> None:
     """Chooses threshold, flips and clean-up for the best weights on validation, into postprocess.json."""
     variables, step = restore_variables(workdir)
     chosen, score = task.choose(predict, variables, cases, config.eval)
@@ -277,3 +275,4 @@ def finish(config, workdir: Path, task, predict: inference.Predictor, cases: lis
         content = {**dataclasses.asdict(chosen), "step": step, f"validation_{task.SCORE}": score}
         workdir_lib.write_json(workdir / "postprocess.json", content)
         print(f"best step {step}: validation {task.SCORE} {score:.4f} with {chosen}")
+        print(f"next: {workdir_lib.evaluate_command(workdir, splits)}")
