@@ -66,11 +66,11 @@ def test_one_set_of_files(shared_run):
     assert len(list((shared_run / "logs").glob("events.out.tfevents*"))) == 1
 
 
-def test_two_hosts_go_on_with_what_one_began_and_with_their_own(shared_run, small_phantoms, tmp_path, fields, lgg):
+def test_two_hosts_go_on_with_what_one_began_and_with_their_own(small_phantoms, tmp_path, fields, lgg):
     workdir = tmp_path / "run"
     words = smoke_words(small_phantoms, workdir, **fields)
     length = workdir / "length.json"
-    assert lgg(*smoke_words(small_phantoms, workdir, **fields)).code == 0
+    assert lgg(*words).code == 0
     for step in (STEPS + 2, STEPS + 4):  # the second time it is the hosts' own checkpoint
         length.write_text(json.dumps({"num_steps": step}))
         ends = [result(host) for host in two_hosts(words)]

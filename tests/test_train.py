@@ -42,7 +42,7 @@ def test_training_slices_and_validation_volumes(monkeypatch, capsys):
 
 
 def test_training_scans_do_not_stay_in_memory(monkeypatch):
-    """61 patients are 0.4 GB, and BraTS has twenty times as many slices."""
+    """Neither by a view of the image nor through `on_grid`."""
     kept = []
     monkeypatch.setattr(train.pipeline, "load_slices", kept.extend)
     _, cases = loaded(monkeypatch)
