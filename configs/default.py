@@ -97,6 +97,8 @@ def get_config() -> ConfigDict:
     config.train.num_steps = 0  # the length: exactly one of steps,
     config.train.epochs = 0.0  # passes over as many slices as there are,
     config.train.minutes = 0.0  # or minutes, turned into steps once from the measured rate (length.json)
+    config.train.start_size = 0  # pixels along each side in the first steps, for speed; 0: data.size from the first
+    config.train.start_share = 0.75  # of the steps that are so
     config.train.log_every = 50
     config.train.eval_every = 500
     config.train.checkpoint_every = 500

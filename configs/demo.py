@@ -14,9 +14,10 @@ def get_config() -> ConfigDict:
     config = unet_cpu.get_config()
     config.eval = default.get_config().eval  # what suits patients need not suit phantoms, whose tumours have pieces
     config.data.size = 64
+    config.train.start_size = 0
     config.model.features = 8
     config.optimizer.ema_decay = 0.98
-    config.train.minutes = 2.0
+    config.train.num_steps, config.train.minutes = 0, 2.0
     config.train.eval_every = 100
     config.train.checkpoint_every = 100
     return config

@@ -6,7 +6,7 @@ written to `length.json`: the schedule and every resume use that number, never t
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ml_collections
 
@@ -36,23 +36,27 @@ def choice_cost(config: ml_collections.ConfigDict) -> float:
 
 
 def measure_steps(
-    config: ml_collections.ConfigDict, step: Callable[[], object], validate: Callable[[], object], started: float,
-    choice: float,
+    config: ml_collections.ConfigDict, stages: Sequence[tuple[float, Callable[[], object]]],
+    validate: Callable[[], object], started: float, choice: float,
 ) -> int:
     """The number of steps that, with their validations, end `config.minutes` after `started`.
 
     Args:
       config: `config.train`.
-      step: does one throw-away training step and waits for it.
+      stages: (share of the steps, a function that does one such throw-away step and waits for it), adding up to 1.
       validate: does one validation.
       started: `time.monotonic()` when the command began.
       choice: of `choice_cost`.
     """
     validate()  # compiles
     a_validation = _seconds(validate)
-    a_step = statistics.median([_seconds(step) for _ in range(_WARM_UP + _MEASURED)][_WARM_UP:])
+    a_step = sum(share * _step_seconds(step) for share, step in stages)
     left = config.minutes * 60 - (time.monotonic() - started) - choice * a_validation
     return max(1, int(left / (a_step + a_validation / config.eval_every)))
+
+
+def _step_seconds(step: Callable[[], object]) -> float:
+    return statistics.median([_seconds(step) for _ in range(_WARM_UP + _MEASURED)][_WARM_UP:])
 
 
 def _seconds(function: Callable[[], object]) -> float:

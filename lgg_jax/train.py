@@ -34,7 +34,7 @@ AT_LEAST_ONE = ("data.size", "model.features", "model.levels", "train.batch_size
                 "train.eval_every", "train.checkpoint_every", "eval.batch_size", "optimizer.accumulation")  # fmt: skip
 SHARES = ("data.tumour_fraction", "eval.threshold", "model.dropout", "augment.flip_horizontal",
           "augment.flip_vertical", "augment.bias_field", "augment.elastic", "augment.carve_mix",
-          "augment.missing_sequence")  # fmt: skip
+          "augment.missing_sequence", "train.start_share")  # fmt: skip
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -255,15 +255,22 @@ def resolve_length(config, slices: pipeline.Slices, start, validate, started: fl
     num_steps = length.steps_without_clock(config.train, len(slices.image))
     if num_steps is None:
         train_step, state = start(1)
-        batches = pipeline.train_batches(slices, config, 0, 10**6, *parallel.host())
+        total = 10**6  # its first steps and its last ones stand for all
+        share = pipeline.start_steps(config.train, total) / total
 
-        def step():
-            nonlocal state
-            state, metrics = train_step(state, parallel.shard(next(batches)))
-            jax.block_until_ready(metrics)
+        def stage(first_step: int) -> Callable[[], None]:
+            batches = pipeline.train_batches(slices, config, first_step, total, *parallel.host())
 
+            def step():
+                nonlocal state
+                state, metrics = train_step(state, parallel.shard(next(batches)))
+                jax.block_until_ready(metrics)
+
+            return step
+
+        stages = [(part, stage(first)) for part, first in ((share, 0), (1 - share, round(share * total))) if part]
         choice = length.choice_cost(config)
-        num_steps = length.measure_steps(config.train, step, lambda: validate(state), started, choice)
+        num_steps = length.measure_steps(config.train, stages, lambda: validate(state), started, choice)
     return parallel.from_first_host(num_steps)
 
 

@@ -57,7 +57,7 @@ def clock(monkeypatch):
 def test_minutes_are_filled_with_steps_and_their_validations(clock):
     """Of 10 minutes 20 s have passed before; compiling 10 s, 25 steps and two validations take 0.5 s and 2 s."""
     steps = length.measure_steps(
-        config(minutes=10.0, eval_every=100), clock.taking("step", 0.5), clock.taking("validate", 2.0), 80.0, 9.3
+        config(minutes=10.0, eval_every=100), [(1.0, clock.taking("step", 0.5))], clock.taking("validate", 2.0), 80.0, 9.3
     )
     left = 600 - 20 - (10 + 25 * 0.5 + 2 * 2.0) - 9.3 * 2.0
     assert steps == int(left / (0.5 + 2.0 / 100))
@@ -66,14 +66,21 @@ def test_minutes_are_filled_with_steps_and_their_validations(clock):
 
 
 def test_compilation_does_not_count_as_the_rate(clock):
-    arguments = clock.taking("step", 0.5), clock.taking("validate", 2.0)
+    arguments = [(1.0, clock.taking("step", 0.5))], clock.taking("validate", 2.0)
     first = length.measure_steps(config(minutes=10.0), *arguments, clock.now, 4)
     second = length.measure_steps(config(minutes=10.0), *arguments, clock.now, 4)
     assert second - first == pytest.approx(10 / 0.504, abs=1)  # the ten seconds themselves, nothing more
 
 
+def test_coarser_steps_count_by_their_share(clock):
+    stages = [(0.75, clock.taking("coarse", 0.2)), (0.25, clock.taking("fine", 0.6))]
+    steps = length.measure_steps(config(minutes=10.0, eval_every=100), stages, clock.taking("validate", 2.0), 100.0, 4)
+    left = 600 - (5 + 25 * 0.2) - (5 + 25 * 0.6) - (5 + 2 * 2.0) - 4 * 2.0
+    assert steps == int(left / (0.75 * 0.2 + 0.25 * 0.6 + 2.0 / 100))
+
+
 def test_too_few_minutes_are_one_step(clock):
-    slow = clock.taking("step", 9.0), clock.taking("validate", 9.0)
+    slow = [(1.0, clock.taking("step", 9.0))], clock.taking("validate", 9.0)
     assert length.measure_steps(config(minutes=0.01), *slow, 0, 4) == 1
 
 

@@ -23,7 +23,7 @@ STREAMS = (
 
 def augment(
     image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, config: ml_collections.ConfigDict,
-    names: Sequence[str] = SEQUENCES[:3],
+    names: Sequence[str] = SEQUENCES[:3], size: int = 0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Augments one example.
 
@@ -33,19 +33,21 @@ def augment(
       seed: (2,) int64, stands for the example's place in the training run.
       config: `config.augment`.
       names: `config.data.channels`, the sequences of a slice.
+      size: of the square that is sampled, where it is another than that of the slice.
 
     Returns:
-      image and mask of the same shapes.
+      image and mask of the same shapes, or of that size.
     """
     streams = {name: _stream(seed, name) for name in STREAMS}
-    if _is_geometric(config):
-        rows, columns = _coordinates(tf.shape(image)[0], tf.shape(image)[1], streams, config)
+    copies = _copies_of_flair(image, names)
+    if _is_geometric(config) or size:
+        rows, columns = _coordinates(size or image.shape[0], size or image.shape[1], image.shape[:2], streams, config)
         both = _sample(tf.concat([image, mask[..., None]], axis=-1), rows, columns)
         image, mask = both[..., :-1], both[..., -1]
     sequences = tf.reshape(image, [*image.shape[:2], -1, len(names)])  # neighbouring slices change alike
     sequences = _intensity(sequences, streams, config)
     sequences = _missing_sequence(sequences, streams["missing"], config.missing_sequence, names)
-    return tf.reshape(sequences, image.shape), mask
+    return _fill(tf.reshape(sequences, image.shape), copies, names), mask
 
 
 def donor(seed: tf.Tensor, count: int) -> tf.Tensor:
@@ -55,20 +57,22 @@ def donor(seed: tf.Tensor, count: int) -> tf.Tensor:
 
 def carve_mix(
     image: tf.Tensor, mask: tf.Tensor, donor_image: tf.Tensor, donor_mask: tf.Tensor, seed: tf.Tensor,
-    probability: float,
+    probability: float, names: Sequence[str] = SEQUENCES[:3],
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """With `probability`, the donor's tumour and a rim of two pixels in their own place of this slice.
 
     After CarveMix (Zhang et al. 2021, https://doi.org/10.1007/978-3-030-87193-2_19). Heads lie alike in their
     squares, so a tumour comes to lie in a brain; every other donor is mirrored. The seam is blended over three
-    pixels, else it would tell where to look. Shapes as in `augment`, to be called before it.
+    pixels, else it would tell where to look. A sequence in whose place FLAIR stands, here or in the donor, is FLAIR
+    in the outcome: no scan has it in the tumour alone. Shapes as in `augment`, to be called before it.
     """
     drawn, mirrored = tf.unstack(tf.random.stateless_uniform([2], _stream(seed, "carve")))
     both = tf.concat([donor_image, donor_mask[..., None]], axis=-1)
     both = tf.where(mirrored < 0.5, both, both[:, ::-1])
     near = tf.nn.max_pool2d(both[None, ..., -1:], 5, 1, "SAME")
     weight = tf.nn.avg_pool2d(near, 3, 1, "SAME")[0] * tf.cast(drawn < probability, tf.float32)
-    image = image * (1 - weight) + both[..., :-1] * weight
+    copies = _copies_of_flair(image, names) | (_copies_of_flair(donor_image, names) & (drawn < probability))
+    image = _fill(image * (1 - weight) + both[..., :-1] * weight, copies, names)
     return image, tf.where(weight[..., 0] > 0.5, both[..., -1], mask)
 
 
@@ -81,9 +85,9 @@ def _is_geometric(config: ml_collections.ConfigDict) -> bool:
     return bool(flips or config.rotation_degrees or config.elastic or tuple(config.crop_scale) != (1.0, 1.0))
 
 
-def _coordinates(height, width, streams, config) -> tuple[tf.Tensor, tf.Tensor]:
-    """For each output pixel the input row and column it is sampled from, two (height, width) float32."""
-    shape = tf.cast(tf.stack([height, width]), tf.float32)
+def _coordinates(height: int, width: int, shape, streams, config) -> tuple[tf.Tensor, tf.Tensor]:
+    """For each output pixel the row and column of an input of `shape` it is sampled from: (height, width) float32."""
+    shape = tf.constant(list(shape), tf.float32)
     y = tf.linspace(-1.0, 1.0, height)[:, None] * tf.ones([1, width])
     x = tf.linspace(-1.0, 1.0, width)[None, :] * tf.ones([height, 1])
     y *= _sign(streams["vertical"], config.flip_vertical)
@@ -141,7 +145,23 @@ def _sample(planes: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor
 
     upper = at(top, left) * (1 - right) + at(top, end) * right
     lower = at(bottom, left) * (1 - right) + at(bottom, end) * right
-    return tf.ensure_shape(upper * (1 - down) + lower * down, planes.shape)
+    return upper * (1 - down) + lower * down
+
+
+def _copies_of_flair(image: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
+    """(sequence,) bool: in whose place FLAIR stands, as the data set fills a missing one; FLAIR's own is True."""
+    if "flair" not in names:
+        return tf.zeros([len(names)], tf.bool)
+    sequences = tf.reshape(image, [-1, len(names)])
+    return tf.reduce_all(sequences == sequences[:, names.index("flair"), None], axis=0)
+
+
+def _fill(image: tf.Tensor, copies: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
+    """The image with FLAIR in the place of the sequences that are `copies` of it."""
+    if "flair" not in names:
+        return image
+    sequences = tf.reshape(image, [*image.shape[:2], -1, len(names)])
+    return tf.reshape(tf.where(copies, sequences[..., names.index("flair"), None], sequences), image.shape)
 
 
 def _missing_sequence(image: tf.Tensor, seed: tf.Tensor, probability: float, names: Sequence[str]) -> tf.Tensor:

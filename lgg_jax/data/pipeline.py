@@ -6,10 +6,11 @@
 
 Global example i = step × batch_size + row. Which slice it is, and how it is augmented, is a function of (seed, i)
 alone; host h of H takes rows [h·B/H, (h+1)·B/H). So a run that was killed, or goes on with other hosts and devices,
-sees the batches that it would have seen.
+sees the batches that it would have seen. The first steps may see coarser slices (`config.train.start_size`).
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator
 
 import ml_collections
@@ -107,11 +108,30 @@ def train_batches(
       clinical (batch/hosts, width), label (batch/hosts,) with label_weight 0 where it is not known,
       weight (batch/hosts,) of ones, all float32.
     """
-    batch = config.train.batch_size
-    if batch % hosts:
+    if config.train.batch_size % hosts:
         raise UserError(
-            f"config.train.batch_size={batch} cannot be shared by {hosts} hosts", "choose a multiple of the hosts"
+            f"config.train.batch_size={config.train.batch_size} cannot be shared by {hosts} hosts",
+            "choose a multiple of the hosts",
         )
+    switch = start_steps(config.train, num_steps)
+    return itertools.chain(
+        _batches(slices, config, first_step, min(switch, num_steps), host, hosts, config.train.start_size),
+        _batches(slices, config, max(first_step, switch), num_steps, host, hosts),
+    )
+
+
+def start_steps(config: ml_collections.ConfigDict, num_steps: int) -> int:
+    """How many steps of a run see slices of `start_size`; `config` is `config.train`."""
+    return round(config.start_share * num_steps) if config.start_size else 0
+
+
+def _batches(
+    slices: Slices, config: ml_collections.ConfigDict, first_step: int, end: int, host: int, hosts: int, size: int = 0
+) -> Iterator[dict[str, np.ndarray]]:
+    """`train_batches` of the steps first_step … end − 1, sampled on a grid of `size` where it is not 0."""
+    if first_step >= end:
+        return
+    batch = config.train.batch_size
     rows = batch // hosts
     images, masks = tf.constant(slices.image), tf.constant(slices.mask)
     donors = tf.constant(np.flatnonzero(slices.tumour))
@@ -136,15 +156,16 @@ def train_batches(
             seed = tf.stack([tf.constant(config.seed, tf.int64), i])
             if config.augment.carve_mix and len(donors):
                 given = stored(donors[augment.donor(seed, len(donors))])
-                image, mask = augment.carve_mix(image, mask, *given, seed, config.augment.carve_mix)
-            image, mask = augment.augment(image, mask, seed, config.augment, config.data.channels)
+                given = (*given, seed, config.augment.carve_mix, config.data.channels)
+                image, mask = augment.carve_mix(image, mask, *given)
+            image, mask = augment.augment(image, mask, seed, config.augment, config.data.channels, size)
         mask = tf.cast(mask >= 0.5, tf.float32)
         rest = {name: values[index] for name, values in beside.items()}
         return {"image": image, "mask": mask, "weight": tf.constant(1.0)} | rest
 
-    dataset = tf.data.Dataset.range((num_steps - first_step) * rows)
+    dataset = tf.data.Dataset.range((end - first_step) * rows)
     example = tf.autograph.experimental.do_not_convert(example)
     dataset = dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     # A few batches ahead are enough; more would only take the processor from the first steps, whose rate is measured.
     dataset = dataset.batch(rows, drop_remainder=True).prefetch(4)
-    return dataset.as_numpy_iterator()
+    yield from dataset.as_numpy_iterator()

@@ -123,7 +123,7 @@ class UNet(nn.Module):
         if height % parts or width % parts:
             raise UserError(
                 f"slices of {height}×{width} pixels cannot be halved {self.levels - 1} times (config.model.levels)",
-                f"make config.data.size, and config.eval.finer, multiples of {parts}",
+                f"make config.data.size, config.eval.finer and config.train.start_size multiples of {parts}",
             )
         if self.norm == "group" and self.features % _GROUPS:
             raise UserError(

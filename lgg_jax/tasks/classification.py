@@ -53,8 +53,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     if config.eval.flip_tta == "on" and "backbone" in config.optimizer.frozen:
         wrong = "config.eval.flip_tta='on': the features of a frozen backbone, which are computed once, have no mirror"
         raise UserError(wrong, "set it to 'choose' or 'off', or freeze nothing")
-    if config.eval.finer:
-        raise UserError(f"config.eval.finer={config.eval.finer}: a classifier sees one grid", "leave it empty")
+    for field, value in (("eval.finer", config.eval.finer), ("train.start_size", config.train.start_size)):
+        if value:
+            raise UserError(f"config.{field}={value}: a classifier sees one grid", "leave it as in configs/default.py")
     if "on" in (config.eval.largest_component, config.eval.fill_holes):
         wrong = "config.eval.largest_component and fill_holes are for outlines: a classifier has none"
         raise UserError(wrong, "leave them at 'choose', or set them to 'off'")

@@ -59,12 +59,13 @@ def check_switches(config: ml_collections.ConfigDict) -> None:
 
 
 def check_grids(config: ml_collections.ConfigDict) -> None:
-    """The same of the grids that the network is to be shown, its own and those beside it."""
+    """The same of the grids that the network is to be shown: its own, those beside it, that of the first steps."""
     channels = len(config.data.channels) * (1 + 2 * config.data.context)
     for more in config.eval.finer:
         if not isinstance(more, int) or more < 1:
             raise UserError(f"config.eval.finer={config.eval.finer} are no pixels", "write them like (16, 32)")
-    for size in (config.data.size + more for more in (0, *config.eval.finer)):
+    sizes = [config.data.size + more for more in (0, *config.eval.finer)]
+    for size in sizes + [config.train.start_size] * (config.train.start_size != 0):
         image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
         jax.eval_shape(partial(models.create_model(config.model).init, train=False), jax.random.key(0), image)
 
