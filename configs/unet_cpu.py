@@ -12,7 +12,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """16 features on 128 × 128 pixels with the neighbouring slices, most of the steps on 96 × 96, AdamW, averaged weights."""
+    """16 features on 128 × 128 pixels, at first 96 × 96, with the neighbouring slices, AdamW, averaged weights."""
     config = default.get_config()
     config.data.size = 128
     config.data.context = 1

@@ -33,8 +33,26 @@ def usage() -> str:
     return f"usage: python -m lgg_jax VERB --flag=value …\n\n{verbs}\n\npython -m lgg_jax VERB --help has the flags."
 
 
+def command() -> None:
+    """The console script."""
+    use_huge_pages()
+    run()
+
+
+def use_huge_pages() -> None:
+    """On Linux, begins this process anew with the memory of large arrays in pages of 2 MB instead of 4 kB.
+
+    A training step on a CPU asks for some hundred MB and gives them back, and to clear small pages for it took a fifth
+    of its time. glibc reads the setting only when a process begins (its manual, Memory Allocation Tunables); where
+    GLIBC_TUNABLES is set, to whatever, it stays.
+    """
+    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ and set(sys.argv[1:2]) & set(NEED_TENSORFLOW):
+        os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
 def run() -> None:
-    """The console script: runs the verb and ends with its exit code."""
+    """Runs the verb and ends with its exit code."""
     try:
         sys.exit(main(sys.argv))
     except UserError as error:
@@ -131,4 +149,4 @@ def import_tensorflow() -> None:
 
 
 if __name__ == "__main__":
-    run()
+    command()

@@ -198,7 +198,7 @@ def check_ranges(config: ml_collections.ConfigDict) -> None:
     for names, fits, remedy in (
         (AT_LEAST_ONE, lambda value: value >= 1, "choose at least 1"),
         (SHARES, lambda value: 0 <= value <= 1, "choose a number from 0 to 1"),
-        (("data.context",), lambda value: value >= 0, "choose at least 0"),
+        (("data.context", "train.start_size"), lambda value: value >= 0, "choose at least 0"),
     ):
         for name in names:
             part, field = name.split(".")

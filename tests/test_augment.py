@@ -256,6 +256,16 @@ def test_neighbouring_slices_change_alike():
     np.testing.assert_allclose(images[..., :3], alone, atol=1e-6)  # TensorFlow may add in another order
 
 
+@pytest.mark.parametrize("copies", [(0,), (2,), (0, 2)])
+def test_a_sequence_that_the_data_set_filled_with_flair_stays_flair(copies):
+    image = noise()
+    image[..., list(copies)] = image[..., 1:2]
+    images, _ = run(image, lopsided(), range(10), **ALL, **INTENSITY)
+    for channel in (0, 2):
+        same = [np.array_equal(each[..., channel], each[..., 1]) for each in images]
+        assert same == [channel in copies] * 10
+
+
 EVERYTHING = {**ALL, **INTENSITY, "missing_sequence": 0.5, "flip_horizontal": 0.5, "flip_vertical": 0.5}
 
 

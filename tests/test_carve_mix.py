@@ -52,6 +52,20 @@ def test_as_often_as_the_config_says(probability):
     assert abs(changed - probability) <= (0.08 if probability else 0)
 
 
+@pytest.mark.parametrize("own, given", [((), (2,)), ((0,), ()), ((0,), (2,)), ((0, 2), (0, 2))])
+def test_a_sequence_that_either_lacks_is_flair_everywhere(own, given):
+    """FLAIR, channel 1, stands in; no scan has it in the place of another sequence in the tumour alone."""
+    image, donor = IMAGE.copy(), GIVEN.copy()
+    image[..., list(own)], donor[..., list(given)] = image[..., 1:2], donor[..., 1:2]
+    for number, probability in [(0, 1.0), (1, 1.0), (0, 0.0)]:
+        seed = tf.constant([3, number], tf.int64)
+        mix = augment.carve_mix(*map(tf.constant, (image, OWN, donor, TUMOUR)), seed, probability)[0].numpy()
+        expected = set(own) | (set(given) if probability else set())
+        copies = {channel for channel in (0, 2) if np.array_equal(mix[..., channel], mix[..., 1])}
+        assert copies == expected
+        np.testing.assert_allclose(mix[..., 1], mixed(number, probability)[0][..., 1])
+
+
 def test_the_pipeline_takes_donors_from_slices_with_tumour():
     count = 6
     image = np.broadcast_to(np.arange(count, dtype=np.float16)[:, None, None, None], (count, SIZE, SIZE, 3))

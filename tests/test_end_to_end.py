@@ -22,7 +22,7 @@ from lgg_jax.data import lgg_mri, pipeline
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 SHRUNK = {"data.size": 32, "data.validation_fraction": 0.2, "model.features": 4, "optimizer.warmup_steps": 10,
-          "train.minutes": 0, "train.num_steps": 90, "train.eval_every": 30}  # fmt: skip
+          "train.start_size": 16, "train.start_share": 0.25, "train.num_steps": 90, "train.eval_every": 30}  # fmt: skip
 SUMMARY = {"mean", "median", "std", "ci95", "n"}
 
 

@@ -56,8 +56,9 @@ def clock(monkeypatch):
 
 def test_minutes_are_filled_with_steps_and_their_validations(clock):
     """Of 10 minutes 20 s have passed before; compiling 10 s, 25 steps and two validations take 0.5 s and 2 s."""
+    stages = [(1.0, clock.taking("step", 0.5))]
     steps = length.measure_steps(
-        config(minutes=10.0, eval_every=100), [(1.0, clock.taking("step", 0.5))], clock.taking("validate", 2.0), 80.0, 9.3
+        config(minutes=10.0, eval_every=100), stages, clock.taking("validate", 2.0), 80.0, 9.3
     )
     left = 600 - 20 - (10 + 25 * 0.5 + 2 * 2.0) - 9.3 * 2.0
     assert steps == int(left / (0.5 + 2.0 / 100))

@@ -4,8 +4,11 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +96,9 @@ def test_words(lgg, words, expected, tmp_path, monkeypatch):
     ({"train__num_steps": 0}, "the length of the training is not given"),
     ({"train__num_steps": -5}, "the length of the training is"),
     ({"train__eval_every": 0}, "config.train.eval_every=0"),
+    ({"train__start_size": 24}, "slices of 24×24 pixels cannot be halved"),
+    ({"train__start_size": -16}, "config.train.start_size=-16"),
+    ({"train__start_share": 1.5}, "config.train.start_share=1.5"),
     ({"eval__flip_tta": "maybe"}, "config.eval.flip_tta='maybe'"),
     ({"eval__finer": "(32, 1)"}, "slices of 33×33 pixels cannot be halved"),
     ({"eval__finer": "(0,)"}, r"config.eval.finer=\(0,\) are no pixels"),
@@ -255,3 +261,31 @@ def test_a_bug_keeps_its_traceback(lgg, monkeypatch):
     monkeypatch.setattr(__main__, "main", broken)
     with pytest.raises(ValueError):
         lgg("train")
+
+
+PAGES = """
+import re, sys
+from lgg_jax import __main__
+__main__.use_huge_pages()
+block = b"x" * 2**28
+print(sys.argv, re.search(r"AnonHugePages: +([0-9]+) kB", open("/proc/self/smaps_rollup").read())[1])
+"""
+
+
+@pytest.mark.parametrize("words, tunables, huge", [
+    (("train", "--workdir=w"), None, True),
+    (("check", "--data_dir=d"), None, False),
+    (("train", "--workdir=w"), "glibc.malloc.hugetlb=0", False),
+])  # fmt: skip
+def test_what_computes_begins_anew_with_huge_pages(tmp_path, words, tunables, huge):
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.exists() or "[madvise]" not in setting.read_text() or platform.libc_ver()[0] != "glibc":
+        pytest.skip("no huge pages on request here")
+    (tmp_path / "tool.py").write_text(PAGES)
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    environment |= {"PYTHONPATH": str(ROOT)} | ({"GLIBC_TUNABLES": tunables} if tunables else {})
+    command = [sys.executable, tmp_path / "tool.py", *words]
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    argv, kilobytes = said.rsplit(maxsplit=1)
+    assert argv == str([str(tmp_path / "tool.py"), *words])
+    assert (int(kilobytes) > 2**17) == huge

@@ -75,13 +75,32 @@ def test_batches_are_the_same_on_any_hosts_and_devices(monkeypatch, hosts, devic
 
 
 @pytest.mark.parametrize("first_step", [1, 3, 5])
-def test_a_restart_sees_the_batches_it_would_have_seen(first_step):
-    uninterrupted = batches(config())[first_step:]
-    resumed = batches(config(), first_step)
+@pytest.mark.parametrize("fields", [{}, {"train.start_size": 8, "train.start_share": 0.5}], ids=["one grid", "two"])
+def test_a_restart_sees_the_batches_it_would_have_seen(first_step, fields):
+    whole = config(**fields)
+    uninterrupted = batches(whole)[first_step:]
+    resumed = batches(whole, first_step)
     for expected, batch in zip(uninterrupted, resumed, strict=True):
         assert_equal(batch, expected)
-    for expected, batch in zip(uninterrupted, batches(config(), first_step, host=1, hosts=2), strict=True):
+    for expected, batch in zip(uninterrupted, batches(whole, first_step, host=1, hosts=2), strict=True):
         assert_equal(batch, {name: rows[BATCH // 2 :] for name, rows in expected.items()})
+
+
+def test_the_first_steps_see_the_same_slices_coarser():
+    """Two of six steps, each a sample of what the run on one grid sees; from there on the batches are that run's."""
+    data = slices()
+    data.image[..., 1:] = np.linspace(-1, 1, SIZE)[:, None, None]  # what a coarser grid shows exactly
+    fields = {"train.start_size": 6, "train.start_share": 1 / 3}
+    both = zip(batches(plain(), data=data), batches(plain(**fields), data=data), strict=True)
+    for step, (fine, batch) in enumerate(both):
+        if step >= 2:
+            assert_equal(batch, fine)
+            continue
+        assert batch["image"].shape == (BATCH, 6, 6, 3) and batch["mask"].shape == (BATCH, 6, 6)
+        np.testing.assert_array_equal(batch["image"][..., 0], fine["image"][:, :6, :6, 0])
+        rows = np.broadcast_to(np.linspace(-1, 1, 6)[:, None, None], (6, 6, 2))
+        np.testing.assert_allclose(batch["image"][0, ..., 1:], rows, atol=1e-3)
+        np.testing.assert_array_equal(batch["mask"][:, ::5, ::5], fine["mask"][:, ::15, ::15])  # corners are corners
 
 
 def test_batches_do_not_depend_on_the_length_of_the_run():
