@@ -19,6 +19,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lgg_jax.errors import UserError
 
 AXIS = "batch"
+# Seconds that a process waits for the others when it ends. Where an error ends it alone, they wait for it in turn, and
+# JAX's five minutes would only pass.
+_PATIENCE = 60
 
 
 def initialize() -> None:
@@ -30,7 +33,7 @@ def initialize() -> None:
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     if address is None:
         try:
-            jax.distributed.initialize()
+            jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
         except ValueError as error:  # what JAX raises where it finds no cluster
             raise UserError(
                 f"--distributed, but no Slurm, Kubernetes or TPU slice was found ({error})",
@@ -45,7 +48,9 @@ def initialize() -> None:
             "set all three in every process",
         ) from error
     # Else JAX looks for a cluster all the same and, under Slurm, leaves the process one of its GPUs.
-    jax.distributed.initialize(address, processes, index, cluster_detection_method="deactivate")
+    jax.distributed.initialize(
+        address, processes, index, cluster_detection_method="deactivate", shutdown_timeout_seconds=_PATIENCE
+    )
 
 
 def map_step(step: Callable) -> Callable:

@@ -29,7 +29,7 @@ PUBLISHED = (
 )
 _PROTOCOL = (
     "task", "augment.", "loss.", "optimizer.", "model.name", "data.size", "data.crop", "data.context", "data.target",
-    "data.tumour_fraction", "data.region", "data.tabular", "data.split_by",
+    "data.tumour_fraction", "data.region", "data.tabular", "data.split_by", "train.start_",
 )  # fmt: skip
 
 
