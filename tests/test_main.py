@@ -96,7 +96,7 @@ def test_words(lgg, words, expected, tmp_path, monkeypatch):
     ({"train__num_steps": 0}, "the length of the training is not given"),
     ({"train__num_steps": -5}, "the length of the training is"),
     ({"train__eval_every": 0}, "config.train.eval_every=0"),
-    ({"train__start_size": 24}, "slices of 24×24 pixels cannot be halved"),
+    ({"train__start_size": 25}, "slices of 25×25 pixels cannot be halved"),
     ({"train__start_size": -16}, "config.train.start_size=-16"),
     ({"train__start_share": 1.5}, "config.train.start_share=1.5"),
     ({"eval__flip_tta": "maybe"}, "config.eval.flip_tta='maybe'"),

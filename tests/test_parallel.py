@@ -192,7 +192,7 @@ def test_half_an_address_is_refused(monkeypatch, environment):
 def test_distributed_without_a_cluster_is_one_line(monkeypatch):
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
 
-    def nothing_found():
+    def nothing_found(**_timeouts):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr(jax.distributed, "initialize", nothing_found)
