@@ -38,7 +38,6 @@ def get_config() -> ConfigDict:
     config.eval.finer = (16, 32)
     config.train.num_steps = 3000
     config.train.start_size = 96
-    config.train.start_share = 0.75
     config.train.eval_every = 250
     config.train.checkpoint_every = 250
     return config
