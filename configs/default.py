@@ -108,7 +108,7 @@ def get_config() -> ConfigDict:
     config.eval.batch_size = 16
     config.eval.finer = ()  # the outline is the mean over the grid of data.size and those of so many pixels more
     config.eval.flip_tta = "choose"  # mean over left-right flips: "on", "off", or chosen on validation
-    config.eval.largest_component = "choose"  # keep only the largest connected tumour: likewise
+    config.eval.largest_component = "choose"  # of large connected parts keep only the surest: likewise
     config.eval.fill_holes = "choose"  # what a slice's outline encloses belongs to the tumour: likewise
     config.eval.threshold = 0.0  # of the probability; 0: chosen on validation
     return config

@@ -62,8 +62,9 @@ _STEPS = [
     "brain: in each slice the head with its holes filled, deeper than 8 % of the square root of the largest slice's"
     " head area, and within the head; the head where nothing is that deep",
     "after it: the mask is probability >= threshold, set back where the square was, zero elsewhere; with"
-    " largest_component only the largest connected part of the volume, corners included, of those that cover at most a"
-    " third of the head in their slices, if any does; with fill_holes what a slice's outline encloses is tumour too",
+    " largest_component only one connected part of the volume, corners included: of those that cover at most a third of"
+    " the head in their slices, if any does, and have at least a fifth of the largest one's pixels, the part with the"
+    " highest mean log-odds log(p / (1 - p)); with fill_holes what a slice's outline encloses is tumour too",
 ]
 
 

@@ -34,7 +34,7 @@ class Postprocessing:
     def mask(self, probability: np.ndarray, head: np.ndarray) -> np.ndarray:
         """(slice, height, width) float32 → bool; `head` (the same shape, bool) is `volume.foreground` of the scan."""
         mask = probability >= self.threshold
-        mask = postprocess.largest_component(mask, head) if self.largest_component else mask
+        mask = postprocess.largest_component(mask, probability, head) if self.largest_component else mask
         return postprocess.fill_holes(mask) if self.fill_holes else mask
 
 

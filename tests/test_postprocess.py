@@ -8,9 +8,10 @@ from lgg_jax import postprocess
 from lgg_jax.postprocess import fill_holes
 
 
-def largest_component(mask: np.ndarray, head: np.ndarray | None = None) -> np.ndarray:
-    """Within a head so large that every component may be a tumour, unless one is given."""
-    return postprocess.largest_component(mask, np.ones((len(mask), 99, 99), bool) if head is None else head)
+def largest_component(mask: np.ndarray, head: np.ndarray | None = None, probability=0.9) -> np.ndarray:
+    """Within a head so large that every component may be a tumour, and all as sure as the others, unless given."""
+    head = np.ones((len(mask), 99, 99), bool) if head is None else head
+    return postprocess.largest_component(mask, np.broadcast_to(np.float32(probability), mask.shape), head)
 
 
 def test_keeps_the_largest_and_only_it():
@@ -67,6 +68,29 @@ def test_the_argument_is_left_alone():
     np.testing.assert_array_equal(mask, before)
 
 
+LARGE, SURE = np.zeros((1, 10, 12), bool), np.zeros((1, 10, 12), bool)  # of 40 and 8 pixels
+LARGE[0, :8, :5] = SURE[0, :4, 8:10] = True
+
+
+@pytest.mark.parametrize("large, sure, kept", [
+    (0.8, 0.9, SURE), (0.9, 0.8, LARGE), (0.9, 0.9, LARGE), (1.0, 1.0, LARGE), (0.9, 0.90001, LARGE)])  # fmt: skip
+def test_of_large_ones_the_surest_is_kept(large, sure, kept):
+    np.testing.assert_array_equal(largest_component(LARGE | SURE, probability=LARGE * large + SURE * sure), kept)
+
+
+def test_less_than_a_fifth_of_the_largest_is_small_however_sure():
+    smaller = SURE.copy()
+    smaller[0, 0, 8] = False
+    np.testing.assert_array_equal(largest_component(LARGE | smaller, probability=LARGE * 0.5 + smaller), LARGE)
+
+
+def test_sure_is_a_mean_of_log_odds():
+    """Half 0.999 and half 0.5: p 0.75, log-odds 3.45; 0.8 throughout: 1.39."""
+    probability = LARGE * 0.8 + SURE * 0.999
+    probability[0, :2, 8:10] = 0.5
+    np.testing.assert_array_equal(largest_component(LARGE | SURE, probability=probability), SURE)
+
+
 CROWN = np.zeros((5, 12, 12), bool)  # a tumour of 24 pixels, and above it a slice that is taken for one as a whole
 CROWN[:3, 2:6, 2:4] = CROWN[4, 3:9, 3:9] = True
 
@@ -87,6 +111,14 @@ def test_where_all_are_too_large_the_largest_is_kept():
     head = CROWN.copy()
     assert list(np.flatnonzero(largest_component(CROWN, head).any(axis=(1, 2)))) == [4]
     np.testing.assert_array_equal(largest_component(CROWN[4:], head[4:]), CROWN[4:])
+
+
+def test_a_fifth_is_of_those_that_may_be_a_tumour():
+    """Five pixels are a fifth of the tumour's 24, not of the 36 that are passed over."""
+    head, small = np.zeros_like(CROWN), np.zeros_like(CROWN)
+    head[:, :10, :10], small[0, 9, 5:10] = True, True
+    kept = largest_component(CROWN | small, head, np.where(small, 0.95, 0.9))
+    np.testing.assert_array_equal(kept, small)
 
 
 RING = np.zeros((1, 7, 7), bool)
