@@ -64,7 +64,8 @@ _STEPS = [
     "after it: the mask is probability >= threshold, set back where the square was, zero elsewhere; with"
     " largest_component only one connected part of the volume, corners included: of those that cover at most a third of"
     " the head in their slices, if any does, and have at least a fifth of the largest one's pixels, the part with the"
-    " highest mean log-odds log(p / (1 - p)); with fill_holes what a slice's outline encloses is tumour too",
+    " highest mean log-odds log(p / (1 - p)), p clipped to 0.0001 to 0.9999; with fill_holes what a slice's outline"
+    " encloses is tumour too",
 ]
 
 

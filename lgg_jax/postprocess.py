@@ -23,8 +23,9 @@ def largest_component(mask: np.ndarray, probability: np.ndarray, head: np.ndarra
     that face neighbours alone (6) cut 21 of the 88 true masks of kaggle_3m apart; with 26, two have a second piece,
     of at most 5 % of their pixels.
 
-    Large is what has at least MIN_SHARE_OF_LARGEST of the largest one's voxels, sure a high mean of log(p / (1 - p)):
-    what else is bright in FLAIR is taken for tumour with less certainty, and now and then in more voxels.
+    Large is what has at least MIN_SHARE_OF_LARGEST of the largest one's voxels, sure a high mean of log(p / (1 - p)),
+    p clipped to 0.0001 to 0.9999: what else is bright in FLAIR is taken for tumour with less certainty, and now and
+    then in more voxels.
 
     One that covers more than MAX_HEAD_SHARE of the head in its slices is passed over where there is another: slices
     near the crown are bright throughout in some scans and are taken for tumour as a whole, which may be more pixels
