@@ -14,9 +14,9 @@ import jax
 from absl import flags
 
 from lgg_jax.errors import UserError
-from lgg_jax.models.foreign import find_source, read_foreign, sha256
-from lgg_jax.models.layouts import described, recognise, translate
-from lgg_jax.models.pretrained import Pretrained, write_pretrained
+from lgg_jax.weights.files import find_source, read_foreign, sha256
+from lgg_jax.weights.names import described, recognise, translate
+from lgg_jax.weights.pretrained import Pretrained, write_pretrained
 
 CLASSES = 1000
 # Where keras.applications.ResNet50 has them from, and their MD5.

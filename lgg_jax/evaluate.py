@@ -16,12 +16,12 @@ from absl import flags
 
 from lgg_jax import models, segmenter, tasks
 from lgg_jax import workdir as workdir_lib
-from lgg_jax.checkpoints import restore_variables
 from lgg_jax.data import dataset
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
 from lgg_jax.tasks import segmentation
+from lgg_jax.training.checkpoints import restore_variables
 
 SPLITS = ("train", "validation", "test", "all")
 

@@ -14,7 +14,6 @@ import pandas as pd
 from absl import flags
 
 from configs import default
-from lgg_jax import explore_page
 from lgg_jax.data import dataset
 from lgg_jax.data.clinical import FIELDS, institution
 from lgg_jax.data.volume import (
@@ -28,6 +27,7 @@ from lgg_jax.data.volume import (
     network_masks,
 )
 from lgg_jax.errors import UserError
+from lgg_jax.pages import explore as explore_page
 
 GRID = 128  # pixels along each side of the maps, over the square around the head
 

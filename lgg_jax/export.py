@@ -28,14 +28,17 @@ import tensorflow as tf
 from absl import flags
 from scipy.special import expit
 
-from lgg_jax import evaluate, graph, inference, models, tasks
+from lgg_jax import evaluate, models, tasks
 from lgg_jax import workdir as workdir_lib
-from lgg_jax.checkpoints import restore_variables
-from lgg_jax.data import grading, tabular, volume
 from lgg_jax.data import splits as splits_lib
+from lgg_jax.data import tabular, volume
 from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
+from lgg_jax.inference import graph
+from lgg_jax.inference.predictor import case_probability
 from lgg_jax.tasks import classification
+from lgg_jax.tasks import preparation as grading
+from lgg_jax.training.checkpoints import restore_variables
 
 _PATIENTS = 2  # that are compared
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of a probability, between compilers of the same operations
@@ -175,12 +178,12 @@ def evaluated(config: ml_collections.ConfigDict, variables: dict, case: Case, ch
     if config.task == "classification":
         return {"logit": classification.case_logits(predict, variables, case, chosen.flip_tta)}
     if config.task == "segmentation":
-        return {"probability": inference.case_probability(predict, variables, case, chosen.flip_tta, chosen.finer)}
+        return {"probability": case_probability(predict, variables, case, chosen.flip_tta, chosen.finer)}
 
     def outline(variables: dict, images: np.ndarray) -> np.ndarray:
         return predict(variables, images, clinical)["mask"]
 
-    probability = inference.case_probability(outline, variables, case, chosen.flip_tta, chosen.finer)
+    probability = case_probability(outline, variables, case, chosen.flip_tta, chosen.finer)
     return {"probability": probability, "logit": predict(variables, case.images, clinical)["label"]}
 
 

@@ -11,15 +11,17 @@ import ml_collections
 import numpy as np
 from scipy.special import expit
 
-from lgg_jax import diagnostics, inference, models, tasks
+from lgg_jax import models, tasks
 from lgg_jax import workdir as workdir_lib
-from lgg_jax.checkpoints import restore_variables
-from lgg_jax.data import grading
 from lgg_jax.data.cases import prepare_case
 from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
+from lgg_jax.inference.predictor import Predictor
+from lgg_jax.metrics.classification import patient_scores
 from lgg_jax.scans.scan import warn_without_t2
 from lgg_jax.tasks import classification, joint
+from lgg_jax.tasks import preparation as grading
+from lgg_jax.training.checkpoints import restore_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Run:
 
     grading: grading.Grading
     variables: dict
-    predict: inference.Predictor
+    predict: Predictor
     threshold: float
     flip_tta: bool = False
 
@@ -37,7 +39,7 @@ class Run:
         warn_without_t2(scan, self.grading.data.channels)
         case = self.grading.case(scan, mask, np.zeros(len(mask), np.float32))
         slices = classification.slice_table(self.predict, self.variables, case, self.flip_tta)
-        return float(diagnostics.patient_scores(slices)["logit"].iloc[0])
+        return float(patient_scores(slices)["logit"].iloc[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,7 @@ class JointRun:
 
     data: ml_collections.ConfigDict
     variables: dict
-    predict: inference.Predictor
+    predict: Predictor
     threshold: float = classification.Thresholds.patient_threshold
 
     def logit(self, scan: Volume, mask: np.ndarray) -> float:
@@ -54,7 +56,7 @@ class JointRun:
         warn_without_t2(scan, self.data.channels)
         case = dataclasses.replace(prepare_case(scan, self.data), labels=np.zeros(len(mask), np.float32))
         slices = joint.slice_table(self.predict, self.variables, case, mask)
-        return float(diagnostics.patient_scores(slices)["logit"].iloc[0])
+        return float(patient_scores(slices)["logit"].iloc[0])
 
 
 @dataclasses.dataclass(frozen=True)

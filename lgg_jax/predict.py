@@ -23,14 +23,15 @@ import tqdm
 from absl import flags
 from PIL import Image
 
-from lgg_jax import figures, scans
+from lgg_jax import scans
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.data.clinical import FIELDS
 from lgg_jax.data.files import number, patient_rows
 from lgg_jax.errors import UserError
+from lgg_jax.figures.masks import overlay_image
 from lgg_jax.grader import Grader, load_grader
+from lgg_jax.metrics.segmentation import missing_sequences
 from lgg_jax.scans.scan import Scan
-from lgg_jax.scoring import missing_sequences
 from lgg_jax.segmenter import Segmenter, load_segmenter
 
 # Of predictions.csv. tumour_ml is empty where spacing_mm (slices × rows × columns) is "unknown".
@@ -112,7 +113,7 @@ def predict(scan: Scan, segmenter: Segmenter, folder: Path, with_probability: bo
         scan.write_probability(probability, folder)
     index = int(mask.sum(axis=(1, 2)).argmax()) if mask.any() else len(mask) // 2
     nothing = np.zeros_like(mask[index])
-    Image.fromarray(figures.overlay_image(volume.image[index], nothing, mask[index])).save(folder / "overlay.png")
+    Image.fromarray(overlay_image(volume.image[index], nothing, mask[index])).save(folder / "overlay.png")
     pixels = int(mask.sum())
     return mask, {
         "mask": path,

@@ -15,10 +15,11 @@ import pandas as pd
 from absl import flags
 
 from configs import default, seed_paper, seed_paper_classifier, seed_paper_finetune
-from lgg_jax import report_page, report_results
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.errors import UserError
+from lgg_jax.pages import report as report_page
+from lgg_jax.pages import results as report_results
 
 AGAIN = "give the command that wrote it again"
 # The configs of the report that this project started from, and what it states of each.

@@ -12,13 +12,14 @@ import jax
 import ml_collections
 import numpy as np
 
-from lgg_jax import inference, models
+from lgg_jax import models
 from lgg_jax import workdir as workdir_lib
-from lgg_jax.checkpoints import restore_variables
 from lgg_jax.data.cases import prepare_case
 from lgg_jax.data.volume import Volume, foreground
 from lgg_jax.errors import UserError
+from lgg_jax.inference.predictor import Postprocessing, Predictor, case_probability, make_predictor
 from lgg_jax.scans.scan import warn_without_t2
+from lgg_jax.training.checkpoints import restore_variables
 
 # What a model of each task answers → the probability of tumour.
 _OUTLINES = {"segmentation": jax.nn.sigmoid, "joint": lambda logits: jax.nn.sigmoid(logits["mask"])}
@@ -30,15 +31,15 @@ class Run:
 
     data: ml_collections.ConfigDict
     variables: dict
-    predict: inference.Predictor
-    chosen: inference.Postprocessing
+    predict: Predictor
+    chosen: Postprocessing
 
     def probability(self, scan: Volume) -> np.ndarray:
         """(slice, height, width) float32."""
         warn_without_t2(scan, self.data.channels)
         case = prepare_case(scan, self.data)
         chosen = self.chosen
-        return inference.case_probability(self.predict, self.variables, case, chosen.flip_tta, chosen.finer)
+        return case_probability(self.predict, self.variables, case, chosen.flip_tta, chosen.finer)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Segmenter:
         names = ("largest_component", "fill_holes")
         clean = {name: bool(np.mean([getattr(each, name) for each in chosen]) > 0.5) for name in names}
         threshold = float(np.mean([each.threshold for each in chosen]))
-        return inference.Postprocessing(**clean, threshold=threshold).mask(probability, foreground(scan.image))
+        return Postprocessing(**clean, threshold=threshold).mask(probability, foreground(scan.image))
 
     def segment(self, scan: Volume) -> np.ndarray:
         """The mask of a scan, (slice, height, width) bool."""
@@ -75,5 +76,5 @@ def _load(workdir: Path) -> Run:
         raise UserError(f"{workdir} holds a run of task {config.task}", "pass the workdir of a segmentation")
     variables, _ = restore_variables(workdir)
     model = models.create_model(config.model)
-    predict = inference.make_predictor(model, config.eval.batch_size, _OUTLINES[config.task])
-    return Run(config.data, variables, predict, workdir_lib.read_chosen(workdir, inference.Postprocessing))
+    predict = make_predictor(model, config.eval.batch_size, _OUTLINES[config.task])
+    return Run(config.data, variables, predict, workdir_lib.read_chosen(workdir, Postprocessing))

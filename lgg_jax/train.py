@@ -20,15 +20,17 @@ from absl import flags
 from flax import linen as nn
 from ml_collections import config_flags
 
-from lgg_jax import inference, length, logs, models, parallel, tasks
-from lgg_jax import state as state_lib
+from lgg_jax import models, parallel, tasks
 from lgg_jax import workdir as workdir_lib
-from lgg_jax.checkpoints import Checkpoints, Progress, restore_variables
 from lgg_jax.data import dataset, pipeline, volume
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
-from lgg_jax.state import TrainState
+from lgg_jax.inference.predictor import Predictor
+from lgg_jax.training import length, logs
+from lgg_jax.training import state as state_lib
+from lgg_jax.training.checkpoints import Checkpoints, Progress, restore_variables
+from lgg_jax.training.state import TrainState
 
 AT_LEAST_ONE = ("data.size", "model.features", "model.levels", "train.batch_size", "train.log_every",
                 "train.eval_every", "train.checkpoint_every", "eval.batch_size", "optimizer.accumulation")  # fmt: skip
@@ -274,7 +276,7 @@ def resolve_length(config, slices: pipeline.Slices, start, validate, started: fl
     return parallel.from_first_host(num_steps)
 
 
-def finish(config, workdir: Path, task, predict: inference.Predictor, cases: list[Case], splits: dict) -> None:
+def finish(config, workdir: Path, task, predict: Predictor, cases: list[Case], splits: dict) -> None:
     """Chooses threshold, flips and clean-up for the best weights on validation, into postprocess.json."""
     variables, step = restore_variables(workdir)
     chosen, score = task.choose(predict, variables, cases, config.eval)

@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 
 from configs import smoke
-from lgg_jax import __main__
-from lgg_jax.data import synthetic
-from lgg_jax.models import layouts, pretrained, resnet
+from lgg_jax import __main__, synthesize
+from lgg_jax.models import resnet
+from lgg_jax.weights import names, pretrained
 
 __main__.import_tensorflow()  # as the command line does, before a test module does otherwise
 ROOT = Path(__file__).parents[1]
@@ -52,7 +52,7 @@ def caches(tmp_path_factory):
 def phantoms(tmp_path_factory) -> Path:
     """Twelve phantom patients. Only to be read."""
     folder = tmp_path_factory.mktemp("phantoms")
-    synthetic.synthesize(folder, patients=12)
+    synthesize.synthesize(folder, patients=12)
     return folder
 
 
@@ -61,8 +61,8 @@ def small_phantoms(tmp_path_factory) -> Path:
     """The same on 64 × 64 pixels, for what trains. Only to be read."""
     folder = tmp_path_factory.mktemp("small")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synthetic, "SIZE", 64)
-        synthetic.synthesize(folder, patients=12)
+        patch.setattr(synthesize, "SIZE", 64)
+        synthesize.synthesize(folder, patients=12)
     return folder
 
 
@@ -108,7 +108,7 @@ def weights(small_resnet, tmp_path_factory) -> Path:
         return np.float32(1 + drawn if path[-1].key in ("scale", "var") else drawn)
 
     about = {"stride_on_first": True, "epsilon": 1e-3, "source": "random", "sha256": "0" * 64}
-    content = pretrained.Pretrained(jax.tree.map_with_path(values, shapes), **about, **layouts.LAYOUTS[0].expects)
+    content = pretrained.Pretrained(jax.tree.map_with_path(values, shapes), **about, **names.LAYOUTS[0].expects)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     pretrained.write_pretrained(path, content)
     return path

@@ -1,9 +1,15 @@
 """What a page says, for tests that compare it with the files it is made from."""
 
 import base64
+import html
+import json
+import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pandas as pd
+import pytest
 
 
 class Page(HTMLParser):
@@ -48,3 +54,27 @@ class Page(HTMLParser):
         """What the cells of that table sort by: numbers unrounded, None without a value."""
         (rows,) = (rows for name, rows in self.tables.items() if name.startswith(caption))
         return pd.DataFrame([[cell[1] for cell in row] for row in rows[1:]], columns=[cell[0] for cell in rows[0]])
+
+
+def in_browser(document: str, script: str, folder) -> dict:
+    """What `script`, run after the page's own, returned; with the errors and the resources that the browser noted."""
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("chromium is not installed")
+    listen = "<script>const problems = []; addEventListener('error', e => problems.push(e.message));</script>"
+    report = f"""<script>addEventListener("load", () => {{
+      const found = (() => {{ {script} }})();
+      found.problems = problems;
+      found.resources = performance.getEntriesByType("resource").map(entry => entry.name.slice(0, 30));
+      document.documentElement.textContent = "FOUND" + JSON.stringify(found) + "END";
+    }});</script></body>"""
+    path = folder / "page.html"
+    path.write_text(document.replace("<style>", listen + "<style>", 1).replace("</body>", report), encoding="utf-8")
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+               f"--user-data-dir={folder}/profile", "--enable-logging=stderr", "--virtual-time-budget=2000",
+               "--dump-dom", path.as_uri()]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    found = json.loads(html.unescape(re.search("FOUND(.*)END", done.stdout)[1]))
+    assert found["problems"] == [] and all(name.startswith("data:") for name in found["resources"])
+    return found

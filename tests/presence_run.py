@@ -8,8 +8,8 @@ from scipy.special import expit
 
 from configs import seed_paper_classifier
 from lgg_jax import evaluate, workdir
-from lgg_jax.data import grading
 from lgg_jax.tasks import classification
+from lgg_jax.tasks import preparation as grading
 
 
 def presence_run(folder: Path, patients: list[str]) -> Path:

@@ -17,9 +17,9 @@ from absl import flags
 
 from lgg_jax import convert
 from lgg_jax.errors import UserError
-from lgg_jax.models.layouts import LAYOUTS, tensors_of
-from lgg_jax.models.pretrained import Pretrained, read_pretrained, to_network
 from lgg_jax.models.resnet import BLOCKS, Bottleneck, ResNet50
+from lgg_jax.weights.names import LAYOUTS, tensors_of
+from lgg_jax.weights.pretrained import Pretrained, read_pretrained, to_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras's variables
 BLOCK_NAMES = [(stage, block) for stage, blocks in enumerate(BLOCKS, 1) for block in range(blocks)]

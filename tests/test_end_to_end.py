@@ -16,9 +16,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import default
-from lgg_jax import length, models, scoring, state, tasks, train
-from lgg_jax.checkpoints import restore_variables
-from lgg_jax.data import lgg_mri, pipeline
+from lgg_jax import models, tasks, train
+from lgg_jax.data import pipeline
+from lgg_jax.data.layouts import kaggle
+from lgg_jax.metrics.segmentation import summarise
+from lgg_jax.training import length, state
+from lgg_jax.training.checkpoints import restore_variables
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 SHRUNK = {"data.size": 32, "data.validation_fraction": 0.2, "model.features": 4, "optimizer.warmup_steps": 10,
@@ -79,9 +82,9 @@ def test_a_case_is_a_patient_of_the_split_and_the_numbers_follow_from_the_cases(
     splits = read_json(story / "run/splits.json")
     assert sorted(cases["patient"]) == splits["test"]
     metrics = read_json(story / "run/eval/test/metrics.json")
-    again = json.loads(json.dumps(scoring.summarise(cases)))
+    again = json.loads(json.dumps(summarise(cases)))
     assert {name: metrics[name] for name in again} == again
-    for volume in lgg_mri.load_volumes(story / "phantoms", patients=splits["test"]):
+    for volume in kaggle.load_volumes(story / "phantoms", patients=splits["test"]):
         row = cases[cases["patient"] == volume.patient].iloc[0]
         assert row["slices"] == len(volume.image)
         assert row["tumour_pixels"] == volume.mask.sum()
@@ -125,7 +128,7 @@ def test_external_validation_needs_no_table(story, lgg, tmp_path):
     metrics = read_json(story / "run/eval/x/metrics.json")
     assert (metrics["dataset"], metrics["split"], metrics["volume_dice"]["n"]) == (str(other), "all", 3)
     assert set(metrics["subgroups"]["grade"]) == {"unknown"}
-    assert sorted(read_cases(story / "run/eval/x")["patient"]) == sorted(lgg_mri.list_patients(other)["patient"])
+    assert sorted(read_cases(story / "run/eval/x")["patient"]) == sorted(kaggle.list_patients(other)["patient"])
 
 
 def test_a_second_phase_starts_from_the_best_weights_with_the_same_patients(

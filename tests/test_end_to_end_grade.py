@@ -14,9 +14,9 @@ from conftest import ROOT
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from lgg_jax.checkpoints import restore_variables
-from lgg_jax.data import lgg_mri
-from lgg_jax.models.pretrained import read_pretrained
+from lgg_jax.data.layouts import kaggle
+from lgg_jax.training.checkpoints import restore_variables
+from lgg_jax.weights.pretrained import read_pretrained
 
 pytestmark = pytest.mark.usefixtures("small_resnet")
 STEPS = {"train.minutes": 0, "train.num_steps": 4, "train.eval_every": 2, "train.checkpoint_every": 2,
@@ -81,7 +81,7 @@ def folds(small_phantoms, weights, typed, tmp_path_factory) -> Path:
 
 
 def test_patients_without_a_grade_are_left_out_and_counted(folds, small_phantoms):
-    grades = lgg_mri.list_patients(small_phantoms).set_index("patient")["grade"]
+    grades = kaggle.list_patients(small_phantoms).set_index("patient")["grade"]
     unknown = set(grades.index[grades.isna()])
     trained = [read_json(folds / f"{fold}/splits.json") for fold in range(2)]
     left_out = [unknown & {*splits["train"], *splits["validation"]} for splits in trained]
@@ -143,7 +143,7 @@ def test_a_patient_s_score_is_the_mean_logit_of_its_tumour_slices(folds, small_p
     assert slices["tumour_slice"].all()
     means = slices.groupby("patient")["logit"].mean()
     np.testing.assert_allclose(cases.set_index("patient")["logit"], means, rtol=1e-5, atol=1e-6)
-    for volume in lgg_mri.load_volumes(small_phantoms, patients=cases["patient"]):
+    for volume in kaggle.load_volumes(small_phantoms, patients=cases["patient"]):
         expected = volume.slice_index[volume.mask.any(axis=(1, 2))]
         assert list(slices[slices["patient"] == volume.patient]["slice_index"]) == list(expected)
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lgg_jax import evaluate
-from lgg_jax.data import lgg_mri
+from lgg_jax.data.layouts import kaggle
 from lgg_jax.errors import UserError
 from lgg_jax.segmenter import load_segmenter
 
@@ -22,13 +22,13 @@ def run(trained, tmp_path) -> Path:
 def test_every_patient_of_the_split_is_scored(run, split, small_phantoms):
     output = evaluate.evaluate(run, split)
     assert output == run / "eval" / split
-    everyone = set(lgg_mri.list_patients(small_phantoms)["patient"])
+    everyone = set(kaggle.list_patients(small_phantoms)["patient"])
     splits = json.loads((run / "splits.json").read_text())
     cases = pd.read_csv(output / "cases.csv")
     assert set(cases["patient"]) == (everyone if split == "all" else set(splits[split]))
     metrics = json.loads((output / "metrics.json").read_text())
     assert metrics["volume_dice"]["n"] + metrics["both_empty"] == len(cases)
-    slices = {volume.patient: len(volume.image) for volume in lgg_mri.load_volumes(small_phantoms)}
+    slices = {volume.patient: len(volume.image) for volume in kaggle.load_volumes(small_phantoms)}
     assert all(slices[row.patient] == row.slices for row in cases.itertuples())
 
 
@@ -148,7 +148,7 @@ def test_runs_of_one_split_are_an_ensemble(ensemble, small_phantoms, lgg):
     splits = json.loads((Path(ensemble[0]) / "splits.json").read_text())
     assert (metrics["runs"], metrics["split"], set(cases["patient"])) == (ensemble, "test", set(splits["test"]))
     predicted = load_segmenter(ensemble)
-    for scan in lgg_mri.load_volumes(small_phantoms, patients=splits["test"]):
+    for scan in kaggle.load_volumes(small_phantoms, patients=splits["test"]):
         mask = predicted.segment(scan)
         dice = 2 * (mask & scan.mask).sum() / (mask.sum() + scan.mask.sum())
         assert cases.set_index("patient")["volume_dice"][scan.patient] == pytest.approx(dice)

@@ -9,14 +9,14 @@ import pytest
 from absl import flags
 from conftest import write_patient
 from PIL import Image
-from test_page import in_browser
 
 from configs import default
-from lgg_jax import augmentation_sheet as sheet
-from lgg_jax import explore, explore_page
+from lgg_jax import explore
 from lgg_jax.data.volume import Volume, find_geometry, foreground
 from lgg_jax.errors import UserError
-from lgg_jax.explore_figures import whole_bins
+from lgg_jax.figures import augmentation as sheet
+from lgg_jax.figures.explore import whole_bins
+from lgg_jax.pages import explore as explore_page
 
 AUGMENT = default.get_config().augment
 

@@ -13,11 +13,13 @@ import tensorflow as tf
 from scipy.special import expit
 
 from configs import grade_resnet50, multitask
-from lgg_jax import export, graph, inference, models
+from lgg_jax import export, models
 from lgg_jax import workdir as workdir_lib
-from lgg_jax.checkpoints import restore_variables
 from lgg_jax.data import cases, dataset, volume
 from lgg_jax.errors import UserError
+from lgg_jax.inference import graph
+from lgg_jax.inference.predictor import Postprocessing, case_probability, make_predictor
+from lgg_jax.training.checkpoints import restore_variables
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +60,10 @@ def test_inputs_become_what_the_network_is_trained_on(scan, crop, kind):
 
 def test_both_artefacts_give_what_evaluate_scores(exported, trained, scan):
     config = workdir_lib.read_config(trained)
-    chosen = workdir_lib.read_chosen(trained, inference.Postprocessing)
+    chosen = workdir_lib.read_chosen(trained, Postprocessing)
     case = cases.prepare_case(scan, config.data)
-    predict = inference.make_predictor(models.create_model(config.model), 4)
-    expected = inference.case_probability(predict, restore_variables(trained)[0], case, chosen.flip_tta)
+    predict = make_predictor(models.create_model(config.model), 4)
+    expected = case_probability(predict, restore_variables(trained)[0], case, chosen.flip_tta)
     assert expected.max() - expected.min() > 0.1
     values = graph.inputs(scan, case.geometry)
     served = tf.saved_model.load(str(exported / "saved_model")).signatures["serving_default"]
@@ -93,7 +95,7 @@ def test_the_description_fits(exported, trained):
     config = workdir_lib.read_config(trained)
     assert about["channels"] == ["pre-contrast", "FLAIR", "post-contrast"]
     assert about["size"] == config.data.size and about["step"] == restore_variables(trained)[1]
-    assert about["chosen"] == vars(workdir_lib.read_chosen(trained, inference.Postprocessing))
+    assert about["chosen"] == vars(workdir_lib.read_chosen(trained, Postprocessing))
     assert about["inputs"]["images"]["shape"] == ["slice", "side", "side", 3]
     assert set(about["inputs"]) == {"images", "middle", "spread"} and set(about["outputs"]) == {"probability"}
     assert set(about["differences"]) == {"model.stablehlo", "saved_model", "evaluate"}
@@ -112,7 +114,7 @@ def test_flips_grids_neighbours_and_channels_are_in_the_graph(trained, scan, fli
     case = cases.prepare_case(scan, config.data)
     model = models.create_model(config.model)
     variables = model.init(jax.random.key(1), np.float32(case.images[:1]), train=False)
-    expected = inference.case_probability(inference.make_predictor(model, 8), variables, case, flip, finer)
+    expected = case_probability(make_predictor(model, 8), variables, case, flip, finer)
     outputs = graph.inference_function(config, variables, flip, finer)(graph.inputs(scan, case.geometry, names))
     found = volume.input_grid(np.asarray(outputs["probability"]), case.geometry)
     np.testing.assert_allclose(found, expected, atol=2e-3)
@@ -157,7 +159,7 @@ def test_artefacts_of_other_weights_are_refused(exported, trained):
     variables = jax.tree.map(lambda x: 1.1 * x, restore_variables(trained)[0])
     function = graph.inference_function(config, variables, False)
     with pytest.raises(UserError, match="differs from the restored model"):
-        export.compare(exported, config, trained, function, variables, inference.Postprocessing())
+        export.compare(exported, config, trained, function, variables, Postprocessing())
 
 
 def test_what_cannot_be_exported_is_said_in_one_line(trained, tmp_path, lgg):

@@ -10,10 +10,10 @@ from scipy.special import expit
 
 from configs import default
 from lgg_jax.data import tabular
-from lgg_jax.data.grading import Grading
 from lgg_jax.data.volume import SEQUENCES, Volume
 from lgg_jax.errors import UserError
 from lgg_jax.grader import Grader, JointRun, Run, load_grader
+from lgg_jax.tasks.preparation import Grading
 
 SCAN = Volume("p", IMAGE, None, np.arange(1, 7, dtype=np.int32), {"age": 40.0, "gender": None})
 DATA = ConfigDict({"target": "grade", "region": "crop", "channels": SEQUENCES[:3], "size": 16, "crop": True})

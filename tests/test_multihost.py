@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import launch, result, smoke_words
 
-from lgg_jax.checkpoints import restore_variables
+from lgg_jax.training.checkpoints import restore_variables
 
 STEPS = 6
 

@@ -19,10 +19,11 @@ from flax import linen as nn
 from flax import traverse_util
 
 from configs import default
-from lgg_jax import parallel, state, train
+from lgg_jax import parallel, train
 from lgg_jax.errors import UserError
 from lgg_jax.models import unet
 from lgg_jax.models.unet import UNet
+from lgg_jax.training import state
 
 BATCH, SIZE = 16, 16
 

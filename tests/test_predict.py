@@ -24,12 +24,13 @@ from scan_files import (
 from scipy.special import expit
 
 from configs import grade_two_stage
-from lgg_jax import figures, predict, train
-from lgg_jax.data import lgg_mri
+from lgg_jax import predict, train
+from lgg_jax.data.layouts import kaggle
 from lgg_jax.data.volume import foreground
 from lgg_jax.errors import UserError
-from lgg_jax.inference import Postprocessing
-from lgg_jax.metrics import dice
+from lgg_jax.figures.masks import overlay_image
+from lgg_jax.inference.predictor import Postprocessing
+from lgg_jax.metrics.overlap import dice
 from lgg_jax.scans import find_scans
 from lgg_jax.segmenter import Segmenter
 from lgg_jax.workdir import read_chosen
@@ -76,7 +77,7 @@ def test_what_evaluate_scored(everyone, scored, small_phantoms, trained):
     assert rows["tumour_pixels"].sum() > 0, "an empty mask would prove nothing"
     assert (rows["tumour_pixels"] == scored["predicted_pixels"]).all() and (rows["slices"] == scored["slices"]).all()
     assert (rows["missing_sequences"] == scored["missing_sequences"]).all()
-    for volume in lgg_mri.load_volumes(small_phantoms):
+    for volume in kaggle.load_volumes(small_phantoms):
         mask = read_tiff(output / rows["mask"][volume.patient], "mask")
         assert mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 255}
         assert rows["tumour_slices"][volume.patient] == np.count_nonzero(mask.any(axis=(1, 2)))
@@ -105,15 +106,15 @@ def test_the_overlay_outlines_the_slice_with_most_tumour(everyone, small_phantom
     rows = table(everyone[1])
     name = rows["tumour_pixels"].idxmax()
     mask = read_tiff(everyone[1] / name, "mask") > 0
-    [volume] = lgg_mri.load_volumes(small_phantoms, patients=[name])
+    [volume] = kaggle.load_volumes(small_phantoms, patients=[name])
     index = mask.sum(axis=(1, 2)).argmax()
-    expected = figures.overlay_image(volume.image[index], np.zeros_like(mask[0]), mask[index])
+    expected = overlay_image(volume.image[index], np.zeros_like(mask[0]), mask[index])
     np.testing.assert_array_equal(np.asarray(Image.open(everyone[1] / name / "overlay.png")), expected)
 
 
 def test_one_mask_in_three_formats(patient, everyone, trained, lgg, tmp_path):
     """From the crown down as DICOM and sagittal as NIfTI, it is the mask of the TIFF slices."""
-    image = lgg_mri.read_volume(patient, {}).image
+    image = kaggle.read_volume(patient, {}).image
     for name, channel in SEQUENCES.items():
         write_nifti(tmp_path / f"scans/nifti/p_{name}.nii.gz", image[..., channel], "RSA")
         write_dicom(tmp_path / "scans/dicom" / name, image[..., channel], "IPL")
@@ -261,7 +262,7 @@ def test_an_empty_mask_shows_the_middle_slice(tmp_path):
     scan = source.read()
     mask, found = predict.predict(scan, Nothing([]), tmp_path / "out")
     assert not mask.any() and (found["tumour_pixels"], found["tumour_slices"], found["slices"]) == (0, 0, 6)
-    expected = figures.overlay_image(scan.volume.image[3], mask[3], mask[3])
+    expected = overlay_image(scan.volume.image[3], mask[3], mask[3])
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/overlay.png")), expected)
 
 

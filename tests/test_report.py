@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from absl import flags
-from page_parser import Page
+from page_parser import Page, in_browser
 from presence_run import presence_run
-from test_page import in_browser
 
 from configs import default, seed_paper, seed_paper_classifier, seed_paper_finetune
-from lgg_jax import evaluate, report, report_results, workdir
+from lgg_jax import evaluate, report, workdir
 from lgg_jax.errors import UserError
+from lgg_jax.pages import results as report_results
 
 PEOPLE = [f"00{index}" for index in range(8)]  # names that must not become numbers
 

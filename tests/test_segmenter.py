@@ -6,12 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from lgg_jax import inference
-from lgg_jax.data import lgg_mri
 from lgg_jax.data.cases import prepare_case
+from lgg_jax.data.layouts import kaggle
 from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
-from lgg_jax.inference import Postprocessing
+from lgg_jax.inference.predictor import Postprocessing, case_probability
 from lgg_jax.segmenter import Run, Segmenter, load_segmenter
 
 SCAN = Volume("p", np.zeros((2, 4, 4, 3), np.uint8), None, np.arange(2), {})
@@ -67,14 +66,14 @@ def other(trained, tmp_path):
 
 
 def test_each_run_goes_by_what_it_chose(trained, other, small_phantoms):
-    scan = next(lgg_mri.load_volumes(small_phantoms))
+    scan = next(kaggle.load_volumes(small_phantoms))
     one, two, both = (load_segmenter(runs) for runs in ([trained], [other], [trained, other]))
     first, second = one.probability(scan), two.probability(scan)
     assert first.shape == scan.image.shape[:3] and not np.array_equal(first, second), "flips change nothing"
     np.testing.assert_array_equal(both.probability(scan), (first + second) / 2)
     run = two.runs[0]
     cases = [prepare_case(scan, run.data, run.data.size + more) for more in (0, 16, 32)]
-    grids = [inference.case_probability(run.predict, run.variables, case, run.chosen.flip_tta) for case in cases]
+    grids = [case_probability(run.predict, run.variables, case, run.chosen.flip_tta) for case in cases]
     np.testing.assert_allclose(second, np.mean(grids, axis=0), atol=1e-6)
     assert [run.chosen.threshold for run in both.runs] == [one.runs[0].chosen.threshold, 0.25]
 

@@ -1,6 +1,6 @@
 """The data set that a config names: its layout, patients and volumes, and who trains, validates and tests.
 
-    layout("DIR").list_patients("DIR")           # the module that reads what lies there: lgg_mri, brats or folder
+    layout("DIR").list_patients("DIR")           # the module that reads what lies there: kaggle, brats or folder
     splits = resolve_splits(config)
     for volume in load_volumes(config.data, splits["test"]):
         ...
@@ -13,12 +13,12 @@ from types import ModuleType
 import ml_collections
 import pandas as pd
 
-from lgg_jax.data import brats, folder, lgg_mri, prepare
 from lgg_jax.data import splits as splits_lib
+from lgg_jax.data.layouts import brats, cache, folder, kaggle
 from lgg_jax.data.volume import Volume, lacks_t2
 from lgg_jax.errors import UserError
 
-BUILDERS = {lgg_mri: lgg_mri.LggMri, brats: brats.Brats, folder: folder.Folder}
+BUILDERS = {kaggle: kaggle.LggMri, brats: brats.Brats, folder: folder.Folder}
 LAYOUTS = tuple(BUILDERS)
 
 
@@ -42,7 +42,7 @@ def load_volumes(config: ml_collections.ConfigDict, patients: Iterable[str] | No
     data_dir = data_folder(config)
     for scan in layout(data_dir).load_volumes(data_dir, config.cache_dir, patients):
         if lacks_t2(scan.image, config.channels):
-            prepare.warn_once(f"{data_dir}: no t2, which config.data.channels names: FLAIR stands in for it")
+            cache.warn_once(f"{data_dir}: no t2, which config.data.channels names: FLAIR stands in for it")
         yield scan
 
 
@@ -55,13 +55,13 @@ def list_patients(config: ml_collections.ConfigDict) -> pd.DataFrame:
 def version(config: ml_collections.ConfigDict) -> str:
     """What `config.dir` holds now: "lgg_mri 1.0.0, 110 patients, 3,929 slices, fingerprint 0123456789abcdef".
 
-    The fingerprint is that of `prepare.fingerprint`, of this very copy: the same data elsewhere have another one.
+    The fingerprint is that of `cache.fingerprint`, of this very copy: the same data elsewhere have another one.
     """
     data_dir = data_folder(config)
     kind = BUILDERS[layout(data_dir)]
-    slices = prepare.prepared(kind, data_dir, config.cache_dir).info.splits["slices"].num_examples
+    slices = cache.prepared(kind, data_dir, config.cache_dir).info.splits["slices"].num_examples
     counts = f"{len(list_patients(config))} patients, {slices:,} slices"
-    return f"{kind.name} {kind.VERSION}, {counts}, fingerprint {prepare.fingerprint(kind, data_dir)}"
+    return f"{kind.name} {kind.VERSION}, {counts}, fingerprint {cache.fingerprint(kind, data_dir)}"
 
 
 def resolve_splits(config: ml_collections.ConfigDict) -> dict:

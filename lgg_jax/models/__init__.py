@@ -11,10 +11,10 @@ from lgg_jax import workdir as workdir_lib
 from lgg_jax.data.volume import SEQUENCES
 from lgg_jax.errors import UserError
 from lgg_jax.models.classifier import Classifier, Linear
-from lgg_jax.models.pretrained import Pretrained, from_zscore, read_pretrained
 from lgg_jax.models.resnet import ResNet50
 from lgg_jax.models.unet import UNet
 from lgg_jax.models.unet_resnet import UNetResNet50
+from lgg_jax.weights.pretrained import Pretrained, from_zscore, read_pretrained
 
 NAMES = ("unet", "unet_resnet50", "classifier", "linear")
 WITHOUT_BACKBONE = ("unet", "linear")

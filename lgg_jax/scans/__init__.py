@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from lgg_jax.data.lgg_mri import patient_id
+from lgg_jax.data.layouts.kaggle import patient_id
 from lgg_jax.errors import UserError
 from lgg_jax.scans import tiff
 from lgg_jax.scans.kinds import folder_name, is_dicom, is_nifti

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
+from lgg_jax.data.axial import AxialGrid, axial_grid
 from lgg_jax.data.volume import CHANNELS, Volume
 from lgg_jax.errors import UserError
-from lgg_jax.scans import segmentation
-from lgg_jax.scans.axial import AxialGrid, axial_grid
+from lgg_jax.scans import dicom_seg
 from lgg_jax.scans.scan import Scan, compact, output_path, refuse_sequence, stack_sequences
 from lgg_jax.scans.series import read_header, read_series, series_files
 
@@ -48,7 +48,7 @@ class DicomScan(Scan):
 
     def _write(self, values: np.ndarray, folder, what: str) -> Path:
         path = output_path(folder, f"{self.volume.patient}_{what}.dcm")
-        segmentation.encode(self.grid.turn_back(values), self.headers, self.volume.patient).save_as(path)
+        dicom_seg.encode(self.grid.turn_back(values), self.headers, self.volume.patient).save_as(path)
         return path
 
 

@@ -26,9 +26,9 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from nibabel.volumeutils import apply_read_scaling
 
+from lgg_jax.data.axial import AxialGrid, axial_grid
 from lgg_jax.data.volume import CHANNELS, Volume
 from lgg_jax.errors import UserError
-from lgg_jax.scans.axial import AxialGrid, axial_grid
 from lgg_jax.scans.kinds import folder_name
 from lgg_jax.scans.scan import Scan, compact, output_path, refuse_sequence, stack_sequences
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lgg_jax.data import lgg_mri
 from lgg_jax.data.clinical import read_clinical
+from lgg_jax.data.layouts import kaggle
 from lgg_jax.data.volume import CHANNELS, Volume, missing_sequences
 from lgg_jax.errors import UserError
 from lgg_jax.scans.scan import Scan, output_path, warn_of_missing
@@ -46,7 +46,7 @@ def read(patient: str, folder: Path, max_bytes: float) -> TiffScan:
     Clinical values come from a data.csv next to the folder. A channel that equals FLAIR counts as missing: the data set
     fills gaps so.
     """
-    images, _ = lgg_mri.slice_files(folder)
+    images, _ = kaggle.slice_files(folder)
     index = sorted(images)
     files = tuple(images[number] for number in index)
     planes = []
@@ -58,12 +58,12 @@ def read(patient: str, folder: Path, max_bytes: float) -> TiffScan:
     filled = missing_sequences(image)
     warn_of_missing(filled, folder)
     sources = {name: f"channel {channel}" for channel, name in enumerate(CHANNELS[:3]) if name not in filled}
-    clinical = read_clinical(folder.parent).get(lgg_mri.patient_id(folder.name), {})
+    clinical = read_clinical(folder.parent).get(kaggle.patient_id(folder.name), {})
     return TiffScan(Volume(patient, image, None, np.array(index, np.int32), clinical), None, sources, files)
 
 
 def _read_slice(path: Path, shape: tuple[int, ...] | None) -> np.ndarray:
-    image = lgg_mri.read_tiff(path)
+    image = kaggle.read_tiff(path)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{image.dtype} of shape {image.shape}"
         raise UserError(f"{path} holds {found}", "expected uint8 of shape (height, width, 3)")

@@ -17,12 +17,23 @@ import tqdm
 from flax import linen as nn
 from scipy.special import expit
 
-from lgg_jax import curves, diagnostics, inference, losses, parallel
-from lgg_jax.data import grading
+from lgg_jax import parallel
 from lgg_jax.data.cases import Case
 from lgg_jax.data.pipeline import Slices
 from lgg_jax.errors import UserError
+from lgg_jax.figures import curves
+from lgg_jax.inference.predictor import Predictor, in_batches, make_predictor
+from lgg_jax.metrics.classification import (
+    best_threshold,
+    delong_ci,
+    logistic_baseline,
+    patient_scores,
+    score,
+    summarise,
+)
+from lgg_jax.tasks import preparation as grading
 from lgg_jax.tasks.segmentation import SWITCHES, check_switches, patient_columns, read_tables
+from lgg_jax.training import losses
 
 SCORE = "score"
 preparation = grading.preparation
@@ -75,9 +86,9 @@ def inputs(batch: dict) -> tuple:
     return batch["image"], batch["clinical"]
 
 
-def predictor(model: nn.Module, batch_size: int) -> inference.Predictor:
+def predictor(model: nn.Module, batch_size: int) -> Predictor:
     """(variables, images, clinical) → logits (n,)."""
-    return inference.make_predictor(model, batch_size, output=lambda logits: logits)
+    return make_predictor(model, batch_size, output=lambda logits: logits)
 
 
 def cached(config, variables: dict, slices: Slices, cases: list[Case], model: nn.Module) -> tuple[Slices, list[Case]]:
@@ -85,7 +96,7 @@ def cached(config, variables: dict, slices: Slices, cases: list[Case], model: nn
     if "backbone" not in config.optimizer.frozen:
         return slices, cases
     apply = parallel.map_local(lambda v, x: model.apply(v, x[0].astype(jnp.float32), method=model.features))
-    features = inference.in_batches(apply, config.eval.batch_size)
+    features = in_batches(apply, config.eval.batch_size)
 
     def of(images: np.ndarray) -> np.ndarray:
         return features(variables, images)
@@ -108,7 +119,7 @@ def loss(config: ml_collections.ConfigDict, logits: jax.Array, batch: dict, all_
     return config.label * value, metrics
 
 
-def validate(predict: inference.Predictor, variables: dict, cases: list[Case]) -> tuple[float, dict]:
+def validate(predict: Predictor, variables: dict, cases: list[Case]) -> tuple[float, dict]:
     """Minus the patients' mean cross-entropy (the slices' where labels differ within a patient), and AUC beside it.
 
     Not the AUC itself: with the nine patients of a validation it has twenty values.
@@ -117,18 +128,18 @@ def validate(predict: inference.Predictor, variables: dict, cases: list[Case]) -
 
 
 def _score(slices: pd.DataFrame) -> tuple[float, dict]:
-    table = slices if _differs_within(slices) else diagnostics.patient_scores(slices)
+    table = slices if _differs_within(slices) else patient_scores(slices)
     score = -float(np.logaddexp(0, table["logit"] * (1 - 2 * table["label"])).mean())
-    auc, _ = diagnostics.delong_ci(table["label"], table["logit"])
+    auc, _ = delong_ci(table["label"], table["logit"])
     return score, {"loss": -score} | ({} if auc is None else {"auc": auc})
 
 
-def pictures(_predict: inference.Predictor, _variables: dict, _cases: list[Case]) -> dict[str, np.ndarray]:
+def pictures(_predict: Predictor, _variables: dict, _cases: list[Case]) -> dict[str, np.ndarray]:
     """None: an answer has no picture."""
     return {}
 
 
-def choose(predict: inference.Predictor, variables: dict, cases: list[Case], config) -> tuple[Thresholds, float]:
+def choose(predict: Predictor, variables: dict, cases: list[Case], config) -> tuple[Thresholds, float]:
     """Whether flips help (`config.flip_tta`), and the thresholds of highest accuracy unless `config.threshold` is set.
 
     The score is that of `validate`.
@@ -138,13 +149,13 @@ def choose(predict: inference.Predictor, variables: dict, cases: list[Case], con
     score = _score(tables[flip])[0]
     if config.threshold:
         return Thresholds(config.threshold, config.threshold, flip), score
-    patients = diagnostics.patient_scores(tables[flip])
-    best = (diagnostics.best_threshold(table["label"], expit(table["logit"])) for table in (tables[flip], patients))
+    patients = patient_scores(tables[flip])
+    best = (best_threshold(table["label"], expit(table["logit"])) for table in (tables[flip], patients))
     return Thresholds(*best, flip), score
 
 
 def evaluate(
-    predict: inference.Predictor, variables: dict, cases: Iterable[Case], chosen: Thresholds,
+    predict: Predictor, variables: dict, cases: Iterable[Case], chosen: Thresholds,
     preparation: grading.Preparation,
 ) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
     """Scores slices and patients, beside a logistic regression of `grading.BASELINE` on the same patients.
@@ -171,10 +182,10 @@ def scored(tables: list[pd.DataFrame], about: list[dict], chosen: Thresholds, pr
     if not tables:
         raise UserError("no patient of this split has a label to score", "choose another split, target or data set")
     slices = pd.concat(tables, ignore_index=True)
-    table = pd.DataFrame(about).merge(diagnostics.patient_scores(slices), on="patient")
+    table = pd.DataFrame(about).merge(patient_scores(slices), on="patient")
     training = pd.DataFrame(preparation.files.get(grading.FILE, {}).get("training", []))
     if len(training) and training["label"].nunique() == 2:
-        table["baseline"] = diagnostics.logistic_baseline(training, table, grading.BASELINE)
+        table["baseline"] = logistic_baseline(training, table, grading.BASELINE)
     return _summarised(slices, table, chosen)
 
 
@@ -199,10 +210,10 @@ def about(config: ml_collections.ConfigDict) -> dict:
 
 
 def _summarised(slices: pd.DataFrame, table: pd.DataFrame, chosen: Thresholds):
-    metrics = diagnostics.summarise(slices, table, chosen.threshold, chosen.patient_threshold)
+    metrics = summarise(slices, table, chosen.threshold, chosen.patient_threshold)
     metrics["baselines"] = {"majority": {"accuracy": metrics["patient"]["majority_accuracy"]}}
     if "baseline" in table and table["baseline"].notna().all():  # a fold trained on one class alone has none
-        baseline = diagnostics.score(table["label"], table["baseline"], table["patient"], 0.5)
+        baseline = score(table["label"], table["baseline"], table["patient"], 0.5)
         metrics["baselines"][" + ".join(grading.BASELINE)] = baseline
 
     def draw(folder: Path) -> None:
@@ -217,12 +228,12 @@ def _summarised(slices: pd.DataFrame, table: pd.DataFrame, chosen: Thresholds):
     return metrics, {"cases": table, "slices": slices}, draw
 
 
-def slice_table(predict: inference.Predictor, variables: dict, case: Case, flip_tta: bool = False) -> pd.DataFrame:
+def slice_table(predict: Predictor, variables: dict, case: Case, flip_tta: bool = False) -> pd.DataFrame:
     """A row a slice: patient, slice_index, tumour_slice, label, logit, probability."""
     return as_table(case, case_logits(predict, variables, case, flip_tta))
 
 
-def case_logits(predict: inference.Predictor, variables: dict, case: Case, flip_tta: bool) -> np.ndarray:
+def case_logits(predict: Predictor, variables: dict, case: Case, flip_tta: bool) -> np.ndarray:
     """(row,) float32; `flip_tta`: mean with their mirror images'."""
     clinical = np.tile(case.clinical, (len(case.images), 1))
     logits = predict(variables, case.images, clinical)

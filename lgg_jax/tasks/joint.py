@@ -10,15 +10,16 @@ import numpy as np
 import pandas as pd
 from flax import linen as nn
 
-from lgg_jax import inference, losses
-from lgg_jax.data import grading
 from lgg_jax.data.cases import Case, prepare_case
 from lgg_jax.data.mask_features import mask_features
 from lgg_jax.errors import UserError
+from lgg_jax.inference.predictor import Postprocessing, Predictor, case_mask, make_predictor
 from lgg_jax.tasks import classification, segmentation
+from lgg_jax.tasks import preparation as grading
+from lgg_jax.training import losses
 
 SCORE = segmentation.SCORE
-CHOSEN = inference.Postprocessing
+CHOSEN = Postprocessing
 cached, inputs = segmentation.cached, classification.inputs
 
 
@@ -50,12 +51,12 @@ def preparation(config: ml_collections.ConfigDict, workdir: Path, splits: dict |
     return dataclasses.replace(graded, prepare=prepare)
 
 
-def predictor(model: nn.Module, batch_size: int) -> inference.Predictor:
+def predictor(model: nn.Module, batch_size: int) -> Predictor:
     """(variables, images, clinical) → {"mask": probabilities (n, size, size), "label": logits (n,)}."""
     def output(logits):
         return {"mask": jax.nn.sigmoid(logits["mask"]), "label": logits["label"]}
 
-    return inference.make_predictor(model, batch_size, output)
+    return make_predictor(model, batch_size, output)
 
 
 def loss(config: ml_collections.ConfigDict, logits: dict, batch: dict, all_sum: losses.AllSum):
@@ -67,23 +68,23 @@ def loss(config: ml_collections.ConfigDict, logits: dict, batch: dict, all_sum: 
     return outline + grade, metrics | {"loss": ((outline + grade) * rows, rows)}
 
 
-def validate(predict: inference.Predictor, variables: dict, cases: list[Case]) -> tuple[float, dict]:
+def validate(predict: Predictor, variables: dict, cases: list[Case]) -> tuple[float, dict]:
     """The mean volume Dice of `segmentation.validate`."""
     return segmentation.validate(_masks(predict), variables, cases)
 
 
-def pictures(predict: inference.Predictor, variables: dict, cases: list[Case]) -> dict[str, np.ndarray]:
+def pictures(predict: Predictor, variables: dict, cases: list[Case]) -> dict[str, np.ndarray]:
     """Those of `segmentation.pictures`."""
     return segmentation.pictures(_masks(predict), variables, cases)
 
 
-def choose(predict: inference.Predictor, variables: dict, cases: list[Case], config):
+def choose(predict: Predictor, variables: dict, cases: list[Case], config):
     """What `segmentation.choose` chooses; a grade of III is said from a probability of 0.5 on."""
     return segmentation.choose(_masks(predict), variables, cases, config)
 
 
 def evaluate(
-    predict: inference.Predictor, variables: dict, cases: Iterable[Case], chosen: inference.Postprocessing,
+    predict: Predictor, variables: dict, cases: Iterable[Case], chosen: Postprocessing,
     preparation: grading.Preparation,
 ) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
     """{"segmentation": …, "classification": …}: both metrics; the grade from slices predicted to be tumour.
@@ -96,7 +97,7 @@ def evaluate(
     def outlined() -> Iterable[Case]:
         for case in cases:
             if case.scan.clinical.get("grade") is not None:
-                mask = inference.case_mask(_masks(predict), variables, case, chosen)
+                mask = case_mask(_masks(predict), variables, case, chosen)
                 predicted = _outlined(case, mask)
                 grades.append(slice_table(predict, variables, predicted, mask))
                 about.append(classification.about_patient(predicted))
@@ -107,7 +108,7 @@ def evaluate(
     return _both(outline, graded)
 
 
-def slice_table(predict: inference.Predictor, variables: dict, case: Case, mask: np.ndarray) -> pd.DataFrame:
+def slice_table(predict: Predictor, variables: dict, case: Case, mask: np.ndarray) -> pd.DataFrame:
     """That of `classification.slice_table`; the tumour slices are those of `mask` (slice, height, width) bool."""
     logits = _both_answers(predict, variables, case.images)["label"]
     return classification.as_table(dataclasses.replace(case, tumour=mask.any(axis=(1, 2))), logits)
@@ -151,10 +152,10 @@ def pool(folders: list[Path]) -> tuple[dict, dict[str, pd.DataFrame], Callable[[
     return _both(segmentation.pool(folders), classification.pool(graded, "grades") if graded else None)
 
 
-def _masks(predict: inference.Predictor) -> inference.Predictor:
+def _masks(predict: Predictor) -> Predictor:
     """The part of the predictor that `segmentation` knows: (variables, images) → probabilities."""
     return lambda variables, images: _both_answers(predict, variables, images)["mask"]
 
 
-def _both_answers(predict: inference.Predictor, variables: dict, images: np.ndarray) -> dict[str, np.ndarray]:
+def _both_answers(predict: Predictor, variables: dict, images: np.ndarray) -> dict[str, np.ndarray]:
     return predict(variables, images, np.zeros((len(images), 0), np.float32))

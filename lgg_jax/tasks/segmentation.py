@@ -14,18 +14,23 @@ import pandas as pd
 import tqdm
 from flax import linen as nn
 
-from lgg_jax import figures, inference, losses, metrics, models, parallel, scoring
+from lgg_jax import models, parallel
 from lgg_jax.data import clinical, volume
 from lgg_jax.data.cases import Case, prepare_case
-from lgg_jax.data.grading import Preparation
 from lgg_jax.data.pipeline import Slices
 from lgg_jax.errors import UserError
+from lgg_jax.figures.masks import case_layers, dice_distribution, key_slice, overlay_grid, overlay_image
+from lgg_jax.inference.predictor import Postprocessing, Predictor, case_mask, case_probability, make_predictor
+from lgg_jax.metrics import overlap
+from lgg_jax.metrics.segmentation import score_case, summarise
+from lgg_jax.tasks.preparation import Preparation
+from lgg_jax.training import losses
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 TERMS = ("bce", "dice", "focal_tversky")
 SCORE = "volume_dice"
 NO_TUMOUR = "no validation patient has tumour, drawn or predicted"
-CHOSEN = inference.Postprocessing
+CHOSEN = Postprocessing
 SWITCHES = {"on": (True,), "off": (False,), "choose": (False, True)}
 
 
@@ -80,9 +85,9 @@ def inputs(batch: dict) -> tuple:
     return (batch["image"],)
 
 
-def predictor(model: nn.Module, batch_size: int) -> inference.Predictor:
+def predictor(model: nn.Module, batch_size: int) -> Predictor:
     """(variables, images (n, size, size, channel)) → probabilities (n, size, size) float32."""
-    return inference.make_predictor(model, batch_size)
+    return make_predictor(model, batch_size)
 
 
 def cached(_config, _variables: dict, slices: Slices, cases: list[Case], _model) -> tuple[Slices, list[Case]]:
@@ -115,14 +120,14 @@ def loss(config: ml_collections.ConfigDict, logits: jax.Array, batch: dict, all_
     return total, {name: (value * rows, rows) for name, value in {"loss": total, **values}.items()}
 
 
-def validate(predict: inference.Predictor, variables: dict, cases: list[Case]) -> tuple[float, dict]:
+def validate(predict: Predictor, variables: dict, cases: list[Case]) -> tuple[float, dict]:
     """Mean volume Dice of this host's cases and all other hosts', at threshold 0.5 and without any clean-up.
 
     Returns:
       The score and {"volume_dice", "volume_dice_min"}.
     """
     dices = [
-        _dice(inference.case_probability(predict, variables, case, False) >= 0.5, case.scan.mask) for case in cases
+        _dice(case_probability(predict, variables, case, False) >= 0.5, case.scan.mask) for case in cases
     ]
     dices = parallel.gather(np.array(dices, np.float32))
     scored = dices[~np.isnan(dices)]
@@ -131,20 +136,20 @@ def validate(predict: inference.Predictor, variables: dict, cases: list[Case]) -
     return float(scored.mean()), {"volume_dice": float(scored.mean()), "volume_dice_min": float(scored.min())}
 
 
-def pictures(predict: inference.Predictor, variables: dict, cases: list[Case]) -> dict[str, np.ndarray]:
+def pictures(predict: Predictor, variables: dict, cases: list[Case]) -> dict[str, np.ndarray]:
     """{patient: (1, height, width, 3) uint8} of the first case: its slice with most tumour, both masks outlined."""
     drawn = {}
     for case in cases[:1]:
         index = int(case.scan.mask.sum(axis=(1, 2)).argmax())
         one = dataclasses.replace(case, images=case.images[index : index + 1])
-        mask = inference.case_probability(predict, variables, one, False)[0] >= 0.5
-        drawn[case.scan.patient] = figures.overlay_image(case.scan.image[index], case.scan.mask[index], mask)[None]
+        mask = case_probability(predict, variables, one, False)[0] >= 0.5
+        drawn[case.scan.patient] = overlay_image(case.scan.image[index], case.scan.mask[index], mask)[None]
     return drawn
 
 
 def choose(
-    predict: inference.Predictor, variables: dict, cases: list[Case], config: ml_collections.ConfigDict
-) -> tuple[inference.Postprocessing, float]:
+    predict: Predictor, variables: dict, cases: list[Case], config: ml_collections.ConfigDict
+) -> tuple[Postprocessing, float]:
     """The best of `config.eval`'s possibilities by mean volume Dice on validation, and that Dice.
 
     Of equals the plainest: no flips, no clean-up, the threshold nearest 0.5.
@@ -152,10 +157,10 @@ def choose(
     thresholds = (config.threshold,) if config.threshold else sorted(THRESHOLDS, key=lambda t: abs(t - 0.5))
     flips, components, holes = (SWITCHES[config[name]] for name in ("flip_tta", "largest_component", "fill_holes"))
     choices = itertools.product(flips, components, holes, thresholds)
-    options = [inference.Postprocessing(*choice, finer=tuple(config.finer)) for choice in choices]
+    options = [Postprocessing(*choice, finer=tuple(config.finer)) for choice in choices]
     table = []
     for case in cases:
-        probability = {flip: inference.case_probability(predict, variables, case, flip, config.finer) for flip in flips}
+        probability = {flip: case_probability(predict, variables, case, flip, config.finer) for flip in flips}
         head = volume.foreground(case.scan.image)
         table.append([_dice(option.mask(probability[option.flip_tta], head), case.scan.mask) for option in options])
     table = parallel.gather(np.array(table, np.float32).reshape(-1, len(options)))
@@ -168,7 +173,7 @@ def choose(
 
 
 def evaluate(
-    predict: inference.Predictor, variables: dict, cases: Iterable[Case], chosen: inference.Postprocessing,
+    predict: Predictor, variables: dict, cases: Iterable[Case], chosen: Postprocessing,
     _preparation: Preparation,
 ) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
     """Scores whole volumes on their own grid.
@@ -177,10 +182,10 @@ def evaluate(
       cases: read one at a time, so that a data set of any size fits.
 
     Returns:
-      The body of metrics.json, {"cases": the table of cases.csv, a row a patient}, and a function that draws the
+      The body of overlap.json, {"cases": the table of cases.csv, a row a patient}, and a function that draws the
       figures into a folder.
     """
-    outlined = ((case.scan, inference.case_mask(predict, variables, case, chosen)) for case in cases)
+    outlined = ((case.scan, case_mask(predict, variables, case, chosen)) for case in cases)
     metrics, tables, draw = scored(outlined)
     return metrics | {"postprocessing": dataclasses.asdict(chosen)}, tables, draw
 
@@ -193,17 +198,17 @@ def scored(
     for scan, mask in tqdm.tqdm(outlined, unit="volume", disable=None):
         if scan.mask is None:
             raise UserError(f"patient {scan.patient} has no mask to score against", "leave it out, or have it drawn")
-        rows.append(patient_columns(scan) | scoring.score_case(mask, scan.mask, scan.image))
-        slices.append(figures.key_slice(scan.patient, rows[-1]["volume_dice"], scan.image, scan.mask, mask))
+        rows.append(patient_columns(scan) | score_case(mask, scan.mask, scan.image))
+        slices.append(key_slice(scan.patient, rows[-1]["volume_dice"], scan.image, scan.mask, mask))
     table = pd.DataFrame(rows)
 
     def draw(folder: Path) -> None:
         if table["volume_dice"].notna().any():
-            figures.overlay_grid(slices, folder / "overlays.png")
-            figures.case_layers(slices, folder / "cases")
-            figures.dice_distribution(table, folder / "dice.png")
+            overlay_grid(slices, folder / "overlays.png")
+            case_layers(slices, folder / "cases")
+            dice_distribution(table, folder / "dice.png")
 
-    return scoring.summarise(table), {"cases": table}, draw
+    return summarise(table), {"cases": table}, draw
 
 
 def pool(folders: list[Path]) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
@@ -212,9 +217,9 @@ def pool(folders: list[Path]) -> tuple[dict, dict[str, pd.DataFrame], Callable[[
 
     def draw(folder: Path) -> None:
         if table["volume_dice"].notna().any():
-            figures.dice_distribution(table, folder / "dice.png")
+            dice_distribution(table, folder / "dice.png")
 
-    return scoring.summarise(table), {"cases": table}, draw
+    return summarise(table), {"cases": table}, draw
 
 
 def read_tables(folders: list[Path], name: str) -> pd.DataFrame:
@@ -224,12 +229,12 @@ def read_tables(folders: list[Path], name: str) -> pd.DataFrame:
 
 
 def about(_config: ml_collections.ConfigDict) -> dict:
-    """What metrics.json says of the run: nothing beside the numbers."""
+    """What overlap.json says of the run: nothing beside the numbers."""
     return {}
 
 
 def headline(result: dict) -> str:
-    """What a person wants to know first, from the body of metrics.json."""
+    """What a person wants to know first, from the body of overlap.json."""
     dice, distance = result["volume_dice"], result["hd95_px"]
     if not dice["n"]:
         return f"no volume has tumour, drawn or predicted ({result['both_empty']} volumes)"
@@ -260,5 +265,5 @@ def _mean(summary: dict) -> str:
 
 
 def _dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    tp, fp, fn, _ = metrics.confusion(prediction, truth)
-    return float(metrics.dice(tp, fp, fn))
+    tp, fp, fn, _ = overlap.confusion(prediction, truth)
+    return float(overlap.dice(tp, fp, fn))

@@ -1,0 +1,145 @@
+"""The figures of `explore`: counts, distributions, where tumours are, intensities, sample slices.
+
+    bars(cases["institution"].value_counts(), "institution.png", "patients")
+    boxes({"II": [31, 40], "III": [50]}, "age.png", "age in years")
+
+Each is a PNG on white, drawn small with large letters, so that it can be read at the width of a phone.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lgg_jax.figures.masks import COLOURS
+
+# From the palette of Okabe and Ito, as in masks.py.
+BLUE, VERMILION = "#0072B2", COLOURS["prediction"]
+WIDTH, DPI = 4.2, 200
+
+
+def bars(counts: pd.Series, path, label: str) -> None:
+    """A bar for each entry of `counts`, first on top, with its number."""
+    figure, axes = _figure(0.9 + 0.3 * len(counts))
+    names = [str(name) for name in counts.index]
+    drawn = axes.barh(names, counts.to_numpy(), color=BLUE, height=0.7)
+    axes.bar_label(drawn, padding=3, fontsize=9)
+    axes.margins(x=0.12)
+    axes.set(xlabel=label, xlim=(0, None if counts.any() else 1))
+    axes.invert_yaxis()
+    figure.savefig(path, dpi=DPI)
+
+
+def histogram(values, path, label: str, bins=12, share: bool = False) -> None:
+    """Patients by value with the median as a line; with `share` in per cent, else whole numbers."""
+    figure, axes = _figure(2.8)
+    axes.hist(values, bins=bins, color=BLUE, edgecolor="white", linewidth=0.8)
+    axes.axvline(np.median(values), color=VERMILION, linewidth=2)
+    axes.set(xlabel=label, ylabel="patients")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_formatter("{x:.0%}" if share else "{x:,.0f}")
+    figure.savefig(path, dpi=DPI)
+
+
+def boxes(groups: dict[str, Iterable[float]], path, label: str, share: bool = False) -> None:
+    """A box (quartiles and median) and a dot a patient for each group, which is named with its number of patients."""
+    figure, axes = _figure(2.8)
+    values = [np.asarray(list(group), float) for group in groups.values()]
+    names = [f"{name}\nn = {len(group)}" for name, group in zip(groups, values, strict=True)]
+    axes.boxplot(values, widths=0.5, showfliers=False, medianprops={"color": VERMILION, "linewidth": 2})
+    axes.set_xticks(range(1, len(names) + 1), names)
+    for place, group in enumerate(values, start=1):
+        axes.plot(place + _spread(len(group), 0.2), group, "o", color=BLUE, alpha=0.6, markersize=3.5)
+    axes.set_ylabel(label)
+    if share:
+        axes.yaxis.set_major_formatter("{x:.0%}")
+    figure.savefig(path, dpi=DPI)
+
+
+def heat_map(tumour_map: np.ndarray, head_map: np.ndarray, centroids: np.ndarray, path) -> None:
+    """The share of patients with tumour at each place, a dot at each tumour's centroid, the outline of most heads.
+
+    Args:
+      tumour_map, head_map: (height, width) in [0, 1].
+      centroids: (patient, 2), row and column as shares of the maps' sides; NaN without tumour.
+    """
+    figure, axes = _figure(3.7)
+    height, width = tumour_map.shape
+    shown = axes.imshow(tumour_map, cmap="cividis", vmin=0, extent=(0, width, height, 0))
+    if head_map.max() > 0.5 > head_map.min():
+        grid = np.arange(width) + 0.5, np.arange(height) + 0.5
+        axes.contour(*grid, head_map, levels=[0.5], colors="white", linewidths=1.2)
+    rows, columns = (centroids * [height, width]).T
+    axes.plot(columns, rows, "o", color="white", markeredgecolor="black", markersize=3, markeredgewidth=0.6)
+    axes.set_axis_off()
+    figure.colorbar(shown, ax=axes, format="{x:.0%}", shrink=0.85, label="patients with tumour here")
+    figure.savefig(path, dpi=DPI)
+
+
+def intensities(table: pd.DataFrame, path) -> None:
+    """For each sequence and institution: a dot a patient at its median, and bar and line of `typical_intensities`.
+
+    Args:
+      table: `Survey.intensities`.
+    """
+    places = {name: place for place, name in enumerate(sorted(table["institution"].unique()))}
+    sequences = list(table["sequence"].unique())
+    figure = Figure(figsize=(WIDTH, 0.6 + 1.8 * len(sequences)), layout="constrained")
+    for axes, sequence in zip(figure.subplots(len(sequences), sharex=True, squeeze=False).flat, sequences, strict=True):
+        for name, rows in table[table["sequence"] == sequence].groupby("institution"):
+            _typical(axes, places[name], rows)
+        axes.set_title(sequence, fontsize=10)
+        axes.set_xticks(list(places.values()), list(places))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.supylabel("intensity as stored", fontsize=10)
+    figure.savefig(path, dpi=DPI)
+
+
+def _typical(axes: Axes, place: int, rows: pd.DataFrame) -> None:
+    low, median, high = rows[["low", "median", "high"]].median()
+    axes.bar(place, high - low, bottom=low, width=0.6, color=BLUE, alpha=0.25)
+    axes.plot(place + _spread(len(rows), 0.2), rows["median"], "o", color=BLUE, alpha=0.7, markersize=3.5)
+    axes.hlines(median, place - 0.3, place + 0.3, color=VERMILION, linewidth=2)
+
+
+def sample_grid(samples: dict[str, tuple[np.ndarray, np.ndarray]], path, columns: int = 4) -> None:
+    """Slices with the outline of their mask, row by row, each under its title: title → image and mask."""
+    rows = -(-len(samples) // columns)
+    figure = Figure(figsize=(1.6 * columns, 1.95 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    size = min(12, 180 / max(map(len, samples)))  # points; a long name must not run into the next
+    for axes, (title, (image, mask)) in zip(grid, samples.items(), strict=False):  # the last row may have room left
+        outlined(axes, image, mask, np.percentile(image, [0, 99.5]))
+        axes.set_title(title, fontsize=size)
+    figure.savefig(path, dpi=DPI)
+
+
+def outlined(axes: Axes, image: np.ndarray, mask: np.ndarray, window) -> None:
+    """The image (height, width) in grey between the two values of `window`, with the outline of the mask."""
+    axes.imshow(image, cmap="gray", vmin=window[0], vmax=window[1])
+    axes.set_axis_off()
+    if mask.max() > 0.5 > mask.min():
+        axes.contour(mask, levels=[0.5], colors=COLOURS["truth"], linewidths=1.3)
+
+
+def whole_bins(values, count: int = 12) -> np.ndarray:
+    """Edges of about `count` bins that hold equally many whole numbers each."""
+    low, high = int(np.min(values)), int(np.max(values))
+    width = max(1, -(-(high - low + 1) // count))
+    return np.arange(low, high + width + 1, width) - 0.5
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _spread(count: int, width: float) -> np.ndarray:
+    """Offsets that keep dots apart, the same in every run."""
+    return np.random.default_rng(0).uniform(-width, width, count)

@@ -1,0 +1,176 @@
+"""The classifier and what weights expect of it: head, clinical values, frozen parts, and the config that says so."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import default
+from lgg_jax import models
+from lgg_jax import workdir as workdir_lib
+from lgg_jax.errors import UserError
+from lgg_jax.models.classifier import Head, as_expected
+from lgg_jax.weights.pretrained import from_zscore, read_pretrained
+
+pytestmark = pytest.mark.usefixtures("small_resnet")
+RNG = np.random.default_rng(0)
+IMAGES = RNG.normal(size=(4, 32, 32, 3)).astype(np.float32)
+CLINICAL = RNG.normal(size=(4, 5)).astype(np.float32)
+
+
+def config(**fields):
+    result = default.get_config()
+    result.update_from_flattened_dict({"model.name": "classifier", "model.hidden": (6,), **fields})
+    return result
+
+
+@pytest.fixture(scope="module")
+def model(small_resnet):
+    return models.create_model(config(**{"model.dropout": 0.5}).model)
+
+
+@pytest.fixture(scope="module")
+def variables(model):
+    """Random, without the model's own initialisers, which take long to compile."""
+    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), IMAGES, CLINICAL, train=False))
+    rng = np.random.default_rng(1)
+
+    def values(path, leaf):
+        drawn = rng.normal(scale=0.3, size=leaf.shape)
+        return np.float32(0.5 + np.abs(drawn) if path[-1].key == "var" else drawn)
+
+    return jax.tree.map_with_path(values, shapes)
+
+
+def same(first, second) -> bool:
+    return jax.tree.all(jax.tree.map(np.array_equal, first, second))
+
+
+@pytest.mark.parametrize("order, scale, expected", [
+    ("RGB", (1.0, 1.0, 1.0), [1, 2, 3]), ("RGB", (2.0, 3.0, 4.0), [2, 6, 12]), ("BGR", (2.0, 3.0, 4.0), [6, 6, 4]),
+])  # fmt: skip
+def test_slices_as_weights_expect_them(order, scale, expected):
+    image = np.broadcast_to(np.float32([1, 2, 3]), (1, 2, 2, 3))
+    np.testing.assert_array_equal(as_expected(image, order, scale)[0, 0, 0], expected)
+
+
+def test_number_of_parameters(monkeypatch):
+    monkeypatch.setattr("lgg_jax.models.resnet.BLOCKS", (3, 4, 6, 3))
+    monkeypatch.setattr("lgg_jax.models.resnet.WIDTHS", (64, 128, 256, 512))
+    full = models.create_model(config(**{"model.hidden": (256,)}).model)
+    shapes = jax.eval_shape(lambda: full.init(jax.random.key(0), IMAGES, CLINICAL, train=False))["params"]
+    count = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in shapes.items()}
+    # A layer of 256 with its normalisation, the clinical layer of 16, and one logit of both.
+    assert count == {"backbone": 23_508_032, "head": 2048 * 256 + 2 * 256 + (5 + 1) * 16 + 256 + 16 + 1}
+
+
+def test_from_image_to_features_to_logits(model, variables):
+    features = model.apply(variables, IMAGES, method=model.features)
+    assert features.shape == (4, 32) and features.dtype == jnp.float32
+    backbone = {name: part["backbone"] for name, part in variables.items()}
+    maps = model.backbone.apply(backbone, IMAGES, train=False)
+    np.testing.assert_allclose(features, maps[-1].mean(axis=(1, 2)), rtol=1e-5)
+    logits = model.apply(variables, IMAGES, CLINICAL, train=False)
+    assert logits.shape == (4,) and logits.dtype == jnp.float32
+    np.testing.assert_allclose(logits, model.apply(variables, features, CLINICAL, train=False), rtol=1e-5)
+
+
+def test_clinical_values_reach_the_logits():
+    head, features = Head((6,), 0.0, None), IMAGES.reshape(4, -1)[:, :8]
+    variables = head.init(jax.random.key(0), features, CLINICAL, False)
+    logits = head.apply(variables, features, CLINICAL, False)
+    moved = head.apply(variables, features, CLINICAL + np.eye(4, 5)[[0]], False)
+    assert (np.abs(moved - logits) > 1e-4).any()
+    gradient = jax.grad(lambda values: head.apply(variables, features, values, False).sum())(CLINICAL)
+    assert (np.abs(gradient).max(axis=1) > 0).all(), "every row has its own"
+
+
+def test_without_clinical_values_there_is_no_layer_for_them():
+    head, features = Head((6,), 0.0, None), IMAGES.reshape(4, -1)[:, :8]
+    variables = head.init(jax.random.key(0), features, np.zeros((4, 0)), False)
+    assert set(variables["params"]) == {"dense0", "norm0", "output"}
+    assert head.apply(variables, features, np.zeros((4, 0)), False).shape == (4,)
+
+
+def test_head_by_hand():
+    head, features = Head((), 0.0, None), np.float32([[1, 2], [3, 4]])
+    params = {"clinical": {"kernel": np.eye(1, 16, dtype=np.float32), "bias": np.zeros(16, np.float32)},
+              "output": {"kernel": np.arange(18, dtype=np.float32)[:, None], "bias": np.float32([0.5])}}  # fmt: skip
+    logits = head.apply({"params": params}, features, np.float32([[10], [-10]]), False)
+    np.testing.assert_allclose(logits, [2 + 20 + 0.5, 4 + 0.5])
+
+
+def train(model, variables, key=0):
+    rngs = {"dropout": jax.random.key(key)}
+    logits, updated = model.apply(variables, IMAGES, CLINICAL, train=True, mutable=["batch_stats"], rngs=rngs)
+    return np.asarray(logits), updated["batch_stats"]
+
+
+def test_training_moves_statistics_and_drops_units(model, variables):
+    (first, stats), (second, _), (again, _) = (train(model, variables, key) for key in (0, 1, 0))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - second).max() > 1e-3
+    assert not same(stats["backbone"], variables["batch_stats"]["backbone"])
+    assert not same(stats["head"], variables["batch_stats"]["head"])
+
+
+@pytest.mark.parametrize("fields, frozen", [({"model.fixed_norm": ("backbone",)}, ()), ({}, ("backbone",))])
+def test_statistics_of_a_fixed_or_frozen_backbone_stay(variables, fields, frozen):
+    _, stats = train(models.create_model(config(**fields).model, frozen=frozen), variables)
+    assert same(stats["backbone"], variables["batch_stats"]["backbone"])
+    assert not same(stats["head"], variables["batch_stats"]["head"])
+
+
+def test_features_pass_the_backbone_by(model, variables):
+    """And its statistics come out as they went in, so that a checkpoint has them."""
+    rngs = {"dropout": jax.random.key(0)}
+    _, updated = model.apply(variables, np.ones((4, 32)), CLINICAL, train=True, mutable=["batch_stats"], rngs=rngs)
+    assert same(updated["batch_stats"]["backbone"], variables["batch_stats"]["backbone"])
+    assert not same(updated["batch_stats"]["head"], variables["batch_stats"]["head"])
+
+
+def test_a_config_says_what_its_weights_expect(weights, tmp_path):
+    resolved = models.resolve(config(**{"model.pretrained": str(weights)}))
+    weights = read_pretrained(weights)
+    model = models.create_model(resolved.model)
+    assert (model.backbone.stride_on_first, model.backbone.epsilon, model.input_order) == (True, 1e-3, "BGR")
+    seen = as_expected(IMAGES, model.input_order, model.input_scale)
+    np.testing.assert_allclose(seen, from_zscore(IMAGES, weights), rtol=1e-6)
+    assert np.abs(seen).mean() > 10, "Keras's range"
+    # As a workdir keeps it.
+    workdir_lib.begin(tmp_path, resolved, {}, 1)
+    assert models.create_model(workdir_lib.read_config(tmp_path).model) == model
+    workdir_lib.check(tmp_path, models.resolve(resolved))
+
+
+def test_a_second_phase_expects_what_the_first_did(weights, tmp_path):
+    """Its weights are those of the first: the file that they once came from need not be named again."""
+    first = models.resolve(config(**{"model.pretrained": str(weights)}))
+    workdir_lib.begin(tmp_path, first, {}, 1)
+    second = models.resolve(config(init_from=str(tmp_path)))
+    assert models.create_model(second.model) == models.create_model(first.model)
+    workdir_lib.begin(tmp_path / "second", second, {}, 1)
+    workdir_lib.check(tmp_path / "second", models.resolve(config(init_from=str(tmp_path))))
+
+
+def test_without_weights_a_config_stays_as_it_is():
+    for name in ("classifier", "unet", "unet_resnet50"):
+        plain = config(**{"model.name": name})
+        assert models.resolve(plain) == plain
+
+
+@pytest.mark.parametrize("fields, message", [
+    ({"model.name": "vgg"}, "config.model.name='vgg' is not known; use one of unet, unet_resnet50, classifier"),
+    ({"model.name": "unet", "model.pretrained": "w"}, "config.model.name='unet' has no pretrained part"),
+    ({"data.context": 1}, "config.data.context=1: a ResNet50 takes three channels"),
+    ({"data.channels": ("flair", "t2")}, r"\('flair', 't2'\): a ResNet50 takes three channels"),
+    ({"data.channels": ("t1", "flair", "adc")}, r"\('t1', 'flair', 'adc'\) does not name different sequences; choose"),
+    ({"data.channels": ("t1", "t1"), "model.name": "unet"}, "does not name different sequences"),
+    ({"data.channels": (), "model.name": "unet"}, "does not name different sequences"),
+    ({"data.context": 1, "model.name": "unet_resnet50"}, "config.data.context=1: a ResNet50 takes three channels"),
+    ({"model.pretrained": "nowhere.safetensors"}, "cannot read nowhere.safetensors"),
+    ({"init_from": "nowhere"}, "cannot read nowhere/config.json"),
+])  # fmt: skip
+def test_what_a_user_can_mend(fields, message):
+    with pytest.raises(UserError, match=message):
+        models.resolve(config(**fields))

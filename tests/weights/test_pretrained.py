@@ -1,0 +1,112 @@
+"""The file of converted weights: what comes back, what is refused, and what the weights get to see."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from lgg_jax.errors import UserError
+from lgg_jax.weights.names import LAYOUTS
+from lgg_jax.weights.pretrained import FORMAT, Pretrained, from_zscore, read_pretrained, to_network, write_pretrained
+
+IMAGENET_MEAN, IMAGENET_STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+CAFFE, TORCH = LAYOUTS[0].expects, LAYOUTS[2].expects
+
+
+def pretrained(expects=CAFFE) -> Pretrained:
+    kernel = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)  # not contiguous, as torch's are
+    variables = {"params": {"conv": {"kernel": kernel}}, "batch_stats": {"norm": {"mean": np.float32([1, 2])}}}
+    return Pretrained(variables, True, 1.001e-5, **expects, source="source.h5", sha256="ab" * 32)
+
+
+@pytest.fixture
+def path(tmp_path):
+    write_pretrained(tmp_path / "new" / "weights.safetensors", pretrained())
+    return tmp_path / "new" / "weights.safetensors"
+
+
+def test_what_was_written_is_read(path):
+    before, after = pretrained(), read_pretrained(path)
+    jax.tree.map(np.testing.assert_array_equal, before.variables, after.variables)
+    assert dataclasses.replace(after, variables=None).__dict__ == dataclasses.replace(before, variables=None).__dict__
+    assert not after.include_top
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_that_cannot_be_written_leaves_the_one_before(path, monkeypatch):
+    before = path.read_bytes()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        write_pretrained(path, pretrained(TORCH))
+    assert path.read_bytes() == before and [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_reading_takes_no_other_framework(path):
+    code = f"""if True:
+        import sys
+        from lgg_jax.models.pretrained import read_pretrained
+        read_pretrained({str(path)!r})
+        assert not {{"tensorflow", "keras", "torch", "h5py"}} & set(sys.modules)"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def other_metadata(path, **changes):
+    file = safetensors.safe_open(path, framework="numpy")
+    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    metadata = {key: json.dumps(changes.get(key, json.loads(value))) for key, value in file.metadata().items()}
+    safetensors.numpy.save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda path: path.unlink(), "cannot read .*weights.safetensors"),
+        (lambda path: (path.unlink(), path.mkdir()), "cannot read .*weights.safetensors"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-10]), "cannot read .*weights.safetensors"),
+        (lambda path: path.write_bytes(b""), "cannot read .*weights.safetensors"),
+        (lambda path: path.write_text("no weights " * 20), "cannot read .*weights.safetensors"),
+        (lambda path: safetensors.numpy.save_file({"a": np.zeros(2)}, path), "is not a file of converted weights"),
+        (lambda path: safetensors.numpy.save_file({"a": np.zeros(2)}, path, {"format": "pt"}), "is not a file of con"),
+        (lambda path: other_metadata(path, format=FORMAT + "1"), "is not a file of converted weights"),
+        (lambda path: other_metadata(path, architecture="resnet18"), "holds a resnet18, not a resnet50"),
+    ],
+)
+def test_what_is_refused(path, spoil, message):
+    spoil(path)
+    with pytest.raises(UserError, match=message) as caught:
+        read_pretrained(path)
+    assert "config.model.pretrained" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_photo_for_the_weights_of_keras_and_torchvision():
+    orange = np.float32([[[1.0, 0.5, 0.0]]])
+    expected = [[[0 - 103.939, 127.5 - 116.779, 255 - 123.68]]]
+    np.testing.assert_allclose(to_network(orange, pretrained(CAFFE)), expected, rtol=1e-5)
+    expected = [[[(1 - 0.485) / 0.229, (0.5 - 0.456) / 0.224, (0 - 0.406) / 0.225]]]
+    np.testing.assert_allclose(to_network(orange, pretrained(TORCH)), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("expects", [CAFFE, TORCH])
+def test_zscores_are_photos_of_imagenet_s_mean_and_spread(expects):
+    z = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    seen = from_zscore(z, pretrained(expects))
+    photos = to_network(z * IMAGENET_STD + IMAGENET_MEAN, pretrained(expects))
+    assert seen.dtype == photos.dtype == np.float32
+    # The mean that Keras subtracts is ImageNet's but for half a grey level.
+    np.testing.assert_allclose(seen, photos, atol=0.51 if expects is CAFFE else 1e-5)
+    if expects is TORCH:
+        np.testing.assert_array_equal(seen, z)
+
+
+@pytest.mark.parametrize("function", [to_network, from_zscore])
+def test_the_same_within_a_compiled_step(function):
+    x = np.random.default_rng(0).random((1, 2, 2, 3), np.float32)
+    compiled = jax.jit(lambda x: function(x, pretrained()))(x)
+    assert isinstance(compiled, jax.Array) and isinstance(function(jnp.asarray(x), pretrained()), jax.Array)
+    np.testing.assert_allclose(compiled, function(x, pretrained()), rtol=1e-5, atol=1e-4)
