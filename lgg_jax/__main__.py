@@ -14,7 +14,7 @@ from absl import flags
 from lgg_jax.errors import UserError, disk_full
 
 VERBS = {
-    "check": ("lgg_jax.data.checks.kaggle", "is this data set whole? what is odd in it?"),
+    "check": ("lgg_jax.check", "is this data set whole? what is odd in it?"),
     "explore": ("lgg_jax.explore", "describe the data: figures and a page"),
     "synthesize": ("lgg_jax.synthesize", "write phantom data in the kaggle_3m layout"),
     "train": ("lgg_jax.train", "train, or go on with a training"),

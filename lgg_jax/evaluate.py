@@ -8,7 +8,7 @@ folds of one training: each scores its own. Runs that hold out the same ones, or
 every patient's outline is the one that `predict` makes with them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +18,6 @@ from lgg_jax import models, segmenter, tasks
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.data import dataset
 from lgg_jax.data import splits as splits_lib
-from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
 from lgg_jax.tasks import segmentation
 from lgg_jax.training.checkpoints import restore_variables
@@ -72,7 +71,7 @@ def evaluate(workdir: str, split: str = "test", data_dir: str = "", name: str = 
     predict = task.predictor(models.create_model(config.model), config.eval.batch_size)
     chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
     preparation = task.preparation(config, workdir)
-    cases = load_cases(config, preparation.prepare, patients)
+    cases = dataset.load_cases(config, preparation.prepare, patients)
     results = task.evaluate(predict, variables, cases, chosen, preparation)
     about = {"step": step, **about_data(config, [workdir], split, results)}
     write(output, about | task.about(config), results)
@@ -116,22 +115,6 @@ def about_data(config, workdirs: list[Path], split: str, results: tuple) -> dict
     if scored & known:
         print(f"{len(scored & known)} of these {len(scored)} patients trained or validated the run: they flatter it")
     return about | {"patients_trained_or_validated_on": len(scored & known)}
-
-
-def load_cases(config, prepare, patients: dict[str, set[int] | None] | None) -> Iterator[Case]:
-    """The cases of `patients` (None: all), read one at a time; those without a known label are counted and left out."""
-    left_out = 0
-    for scan in dataset.load_volumes(config.data, patients):
-        case = prepare(scan)
-        if case is None:
-            left_out += 1
-            continue
-        if patients is not None:
-            case = case.select(splits_lib.rows(patients[scan.patient], case.slice_index))
-        if len(case.images):  # a split by slice may leave a patient without any
-            yield case
-    if left_out:
-        print(f"left out, their label is not known: {left_out} patients")
 
 
 def choose_patients(config, workdir: Path, split: str, data_dir: str) -> dict[str, set[int] | None] | None:

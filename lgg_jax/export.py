@@ -28,10 +28,10 @@ import tensorflow as tf
 from absl import flags
 from scipy.special import expit
 
-from lgg_jax import evaluate, models, tasks
+from lgg_jax import models, tasks
 from lgg_jax import workdir as workdir_lib
+from lgg_jax.data import dataset, tabular, volume
 from lgg_jax.data import splits as splits_lib
-from lgg_jax.data import tabular, volume
 from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
 from lgg_jax.inference import graph
@@ -153,7 +153,7 @@ def examples(config, workdir: Path) -> list[tuple[dict, Case | None]]:
     patients, found = dict(list(members.items())[:_PATIENTS]), []
     if patients and folders and all(Path(folder).is_dir() for folder in folders):
         prepare = tasks.get(config.task).preparation(config, workdir).prepare
-        for case in evaluate.load_cases(config, prepare, patients):
+        for case in dataset.load_cases(config, prepare, patients):
             values = graph.inputs(case.scan, case.geometry, config.data.channels)
             values["images"] = values["images"][np.isin(case.scan.slice_index, case.slice_index)]
             clinical = {"clinical": np.tile(case.clinical, (len(case.images), 1))} if len(case.clinical) else {}

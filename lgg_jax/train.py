@@ -6,7 +6,6 @@ The same command again goes on where the last one stopped, whatever stopped it.
 """
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from absl import flags
 from flax import linen as nn
 from ml_collections import config_flags
 
+from lgg_jax import config as config_lib
 from lgg_jax import models, parallel, tasks
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.data import dataset, pipeline, volume
@@ -28,15 +28,10 @@ from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
 from lgg_jax.inference.predictor import Predictor
 from lgg_jax.training import length, logs
+from lgg_jax.training import start as start_lib
 from lgg_jax.training import state as state_lib
 from lgg_jax.training.checkpoints import Checkpoints, Progress, restore_variables
 from lgg_jax.training.state import TrainState
-
-AT_LEAST_ONE = ("data.size", "model.features", "model.levels", "train.batch_size", "train.log_every",
-                "train.eval_every", "train.checkpoint_every", "eval.batch_size", "optimizer.accumulation")  # fmt: skip
-SHARES = ("data.tumour_fraction", "eval.threshold", "model.dropout", "augment.flip_horizontal",
-          "augment.flip_vertical", "augment.bias_field", "augment.elastic", "augment.carve_mix",
-          "augment.missing_sequence", "train.start_share")  # fmt: skip
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -49,7 +44,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def main(flag_values: flags.FlagValues) -> int:
     """The verb `train`."""
-    check_complete(flag_values.config)
+    config_lib.check_complete(flag_values.config)
     if flag_values.distributed:
         parallel.initialize()
     train(flag_values.config, flag_values.workdir)
@@ -107,7 +102,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     """Trains to the end or to SIGTERM, from where `workdir` stands; then chooses the post-processing on validation."""
     started = time.monotonic()
     task, workdir = tasks.get(config.task), Path(workdir).absolute()
-    config = checked(config, task, workdir)
+    config = start_lib.checked(config, task, workdir)
     resumed = workdir_lib.started(workdir)
     splits = dataset.read_splits(workdir / "splits.json", config) if resumed else dataset.resolve_splits(config)
     preparation = task.preparation(config, workdir, splits)
@@ -162,50 +157,6 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
                     logger.note(f"stopped by SIGTERM at step {step}, which is saved; the same command goes on from it")
                     return
     finish(config, workdir, task, predict, cases, splits)
-
-
-def checked(config: ml_collections.ConfigDict, task, workdir: Path) -> ml_collections.ConfigDict:
-    """The resolved config; UserError, before anything is loaded, where this run cannot be."""
-    check_ranges(config)
-    parallel.check_batch(config.train.batch_size, config.optimizer.accumulation)
-    config = models.resolve(config)
-    task.check(config)
-    models.create_model(config.model, frozen=config.optimizer.frozen)
-    check_frozen(config)
-    state_lib.create_optimizer(config.optimizer, 1)
-    workdir_lib.check(workdir, config)
-    return config
-
-
-def check_complete(config: ml_collections.ConfigDict) -> None:
-    """UserError where fields are missing, as from a config file that was not made from the default."""
-    missing = sorted(workdir_lib.default_fields().keys() - workdir_lib.flat(json.loads(config.to_json())).keys())
-    if missing:
-        listing = ", ".join(missing[:4]) + ", …" * (len(missing) > 4)
-        remedy = "begin its get_config with configs.default.get_config(), as configs/unet.py does"
-        raise UserError(f"the config lacks {len(missing)} fields ({listing})", remedy)
-
-
-def check_frozen(config: ml_collections.ConfigDict) -> None:
-    """UserError where parts that start at random would never learn."""
-    pretrained = ("backbone",) if config.model.pretrained else ()
-    frozen = [name for name in config.optimizer.frozen if name.split("/")[0] not in pretrained]
-    if frozen and not config.init_from:
-        remedy = "start from a run, config.init_from, or a backbone from config.model.pretrained, or freeze nothing"
-        raise UserError(f"config.optimizer.frozen={frozen[0]!r} would stay random", remedy)
-
-
-def check_ranges(config: ml_collections.ConfigDict) -> None:
-    """UserError where a number is none that its field can have."""
-    for names, fits, remedy in (
-        (AT_LEAST_ONE, lambda value: value >= 1, "choose at least 1"),
-        (SHARES, lambda value: 0 <= value <= 1, "choose a number from 0 to 1"),
-        (("data.context", "train.start_size"), lambda value: value >= 0, "choose at least 0"),
-    ):
-        for name in names:
-            part, field = name.split(".")
-            if not fits(config[part][field]):
-                raise UserError(f"config.{name}={config[part][field]}", remedy)
 
 
 def due_after(step: int, num_steps: int, config: ml_collections.ConfigDict) -> dict[str, bool]:

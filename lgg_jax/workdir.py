@@ -14,7 +14,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import runpy
 import subprocess
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import ml_collections
 from absl import logging
 from flax import traverse_util
 
+from lgg_jax import config as config_lib
 from lgg_jax.errors import UserError
 
 _ROOT = Path(__file__).parents[1]
@@ -72,21 +72,15 @@ def read_fields(workdir: Path, remedy: str) -> dict:
     content = read_json(workdir / "config.json", remedy)
     if "task" not in content:
         raise UserError(f"{workdir}/config.json is not of a training run", remedy)
-    return flat(content)
+    return config_lib.flat(content)
 
 
 def _with_newer(fields: dict, workdir: str | Path) -> dict:
     """The fields of a run, and those that came after it: configs/default.py has them as it was before they came."""
-    newer = {name: value for name, value in default_fields().items() if name not in fields}
+    newer = {name: value for name, value in config_lib.default_fields().items() if name not in fields}
     if newer:
         logging.warning("%s was begun before there was %s: as in configs/default.py", workdir, ", ".join(newer))
     return fields | newer
-
-
-def default_fields() -> dict:
-    """Those of configs/default.py, which lies beside the package and not in it; none where it was left out."""
-    path = _ROOT / "configs" / "default.py"
-    return flat(json.loads(runpy.run_path(str(path))["get_config"]().to_json())) if path.exists() else {}
 
 
 def num_steps(workdir: Path) -> int:
@@ -117,7 +111,7 @@ def check(workdir: Path, config: ml_collections.ConfigDict) -> None:
     if not started(workdir):
         return
     before = _with_newer(read_fields(workdir, "remove the workdir or pass another --workdir"), workdir)
-    now = flat(json.loads(config.to_json()))
+    now = config_lib.fields_of(config)
     changed = [key for key in sorted(before | now) if before.get(key) != now.get(key) and key not in _MAY_DIFFER]
     if changed:
         listing = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed[:4])
@@ -166,11 +160,3 @@ def _commit() -> dict[str, str]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return {"commit": done.stdout.strip()}
     return {}
-
-
-def flat(content: dict, prefix: str = "") -> dict:
-    """{"a": {"b": 1}} → {"a.b": 1}."""
-    found = {}
-    for key, value in content.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return found

@@ -22,6 +22,7 @@ from lgg_jax.data.layouts import kaggle
 from lgg_jax.metrics.segmentation import summarise
 from lgg_jax.training import length, state
 from lgg_jax.training.checkpoints import restore_variables
+from lgg_jax.training.start import resolve
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
 SHRUNK = {"data.size": 32, "data.validation_fraction": 0.2, "model.features": 4, "optimizer.warmup_steps": 10,
@@ -202,7 +203,7 @@ def test_every_config_has_the_fields_and_a_model(name):
     assert fields(config) == fields(default.get_config())
     assert importlib.import_module(f"configs.{name}").__doc__.count("python -m lgg_jax train") == 1
     task, size, channels = tasks.get(config.task), config.data.size, 3 * (1 + 2 * config.data.context)
-    assert models.resolve(config) == config
+    assert resolve(config) == config
     config.data.segmentation_workdir = "W" if name == "grade_two_stage" else ""  # which must be given
     task.check(config)
     model = models.create_model(config.model)

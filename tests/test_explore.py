@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 from absl import flags
 from conftest import write_patient
+from page_parser import in_browser
 from PIL import Image
 
 from configs import default
 from lgg_jax import explore
+from lgg_jax.data import survey
 from lgg_jax.data.volume import Volume, find_geometry, foreground
 from lgg_jax.errors import UserError
 from lgg_jax.figures import augmentation as sheet
@@ -110,8 +112,8 @@ def head_volume(patient: str, left: int, rest: float = 50.0) -> Volume:
 
 def test_measures_by_hand():
     volume = head_volume("TCGA_CS_1", left=20)
-    square = find_geometry(volume.image, explore.GRID)
-    case = explore.measure(volume, foreground(volume.image), square)
+    square = find_geometry(volume.image, survey.GRID)
+    case = survey.measure(volume, foreground(volume.image), square)
     assert case["tumour_pixels"] == 40 and case["tumour_slices"] == 2 and case["head_pixels"] == 4 * 800
     assert case["tumour_share"] == 40 / 3200
     assert case["depth"] == 3 / 4  # the middle of the third and fourth of four
@@ -123,7 +125,7 @@ def test_measures_by_hand():
 def test_measures_without_tumour():
     volume = head_volume("p", left=20)
     volume.mask[:] = False
-    case = explore.measure(volume, foreground(volume.image), find_geometry(volume.image, explore.GRID))
+    case = survey.measure(volume, foreground(volume.image), find_geometry(volume.image, survey.GRID))
     assert case["tumour_pixels"] == case["tumour_share"] == 0
     assert np.isnan([case["row"], case["column"], case["depth"]]).all()
 
@@ -138,7 +140,7 @@ def test_intensities_are_quartiles_of_the_head():
 
 def test_maps_are_shares_of_patients():
     """Two tumours at the left rim and one at the right, of three patients."""
-    found = explore.survey(head_volume(f"p{i}", left) for i, left in enumerate((20, 20, 35)))
+    found = survey.survey(head_volume(f"p{i}", left) for i, left in enumerate((20, 20, 35)))
     row = round((14 - 9) / 42 * 128)
     left, right, middle = (round((column - 9) / 42 * 128) for column in (22.5, 37.5, 30))
     assert found.tumour_map[row, left] == pytest.approx(2 / 3)
@@ -174,7 +176,7 @@ def test_odd_patients_and_no_clinical_table(tiny, tmp_path, capsys):
 
 
 def test_one_grade_only(tmp_path):
-    found = explore.survey([head_volume("TCGA_CS_1", left=20)])
+    found = survey.survey([head_volume("TCGA_CS_1", left=20)])
     text = "".join(explore_page.grade_against(found.cases, tmp_path))
     assert "1 patient of known grade" in text and ">100</td>" in text
 
@@ -185,7 +187,7 @@ def test_errors_are_one_line(tiny, tmp_path):
     (tmp_path / "file").write_text("")
     nobody = Volume("p", np.ones((1, 8, 8, 3), np.uint8), None, np.arange(1), {})
     with pytest.raises(UserError, match="patient p has no mask"):
-        explore.survey([nobody])
+        survey.survey([nobody])
     with pytest.raises(UserError, match="cannot write to"):
         explore.explore(tiny, tmp_path / "file")
 

@@ -14,9 +14,11 @@ from page_parser import Page, in_browser
 from presence_run import presence_run
 
 from configs import default, seed_paper, seed_paper_classifier, seed_paper_finetune
+from lgg_jax import config as config_lib
 from lgg_jax import evaluate, report, workdir
 from lgg_jax.errors import UserError
 from lgg_jax.pages import results as report_results
+from lgg_jax.pages import runs
 
 PEOPLE = [f"00{index}" for index in range(8)]  # names that must not become numbers
 
@@ -108,7 +110,7 @@ def test_classification_numbers_are_those_of_metrics_json(shown, classifier):
 
 def test_a_joint_task_has_both(first, classifier):
     both = {"segmentation": metrics_of(first, "train"), "classification": metrics_of(classifier, "test")}
-    one = report.Evaluation("test", first, {"task": "joint", "target": "grade", **both}, {}, [])
+    one = runs.Evaluation("test", first, {"task": "joint", "target": "grade", **both}, {}, [])
     assert one.results() == both
     (dice, value), (auc, undefined) = report_results.tiles(one)
     assert dice.startswith("mean volume Dice of 6 patients, 95 % interval")
@@ -207,7 +209,7 @@ def test_what_the_starting_report_states_is_only_beside_its_protocol(shown):
 def test_whose_protocol_it_is(module, fields, values):
     config = module.get_config()
     config.update_from_flattened_dict(fields)
-    assert report.published(workdir.flat(json.loads(config.to_json()))) == values
+    assert runs.published(config_lib.fields_of(config)) == values
 
 
 def test_before_and_after_stand_side_by_side(first, tmp_path):
@@ -231,7 +233,7 @@ def test_changed_fields_come_first(shown):
     assert changed.loc["model.levels", ["first", "configs/default.py"]].to_list() == ["3", "5"]
     others = shown.table("All other fields")
     assert "eval.flip_tta" in set(others["config field"]) and not set(changed.index) & set(others["config field"])
-    assert len(changed) + len(others) == len(report.default_fields(default))
+    assert len(changed) + len(others) == len(config_lib.fields_of(default.get_config()))
 
 
 def test_two_folders_of_one_name_go_by_their_paths(first, second, tmp_path):
@@ -262,9 +264,9 @@ def test_bad_input_is_one_line(first, tmp_path):
         report.report([first], tmp_path / "file")
     broken = Path(shutil.copytree(first, tmp_path / "broken"))
     log = broken / "logs" / "metrics.jsonl"
-    whole = report.read_log(log)
+    whole = runs.read_log(log)
     log.write_text(log.read_text() + '{"step": 99, "tra')
-    pd.testing.assert_frame_equal(report.read_log(log), whole)
+    pd.testing.assert_frame_equal(runs.read_log(log), whole)
     (broken / "eval" / "train" / "metrics.json").write_text("{")
     with pytest.raises(UserError, match=r"metrics.json .*; give the command"):
         report.report([broken], tmp_path / "out")

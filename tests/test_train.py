@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from configs import default
+from lgg_jax import config as config_lib
 from lgg_jax import train
 from lgg_jax.data import dataset
 from lgg_jax.data.cases import prepare_case
@@ -62,11 +63,11 @@ def test_nobody_to_learn_from(monkeypatch):
         loaded(monkeypatch, without_label=("a", "b"))
 
 
-@pytest.mark.parametrize("name", [*train.AT_LEAST_ONE, *train.SHARES, "data.context"])
+@pytest.mark.parametrize("name", [*config_lib.AT_LEAST_ONE, *config_lib.SHARES, "data.context"])
 def test_numbers_that_a_field_cannot_have(name):
     config = default.get_config()
-    train.check_ranges(config)
+    config_lib.check_ranges(config)
     part, field = name.split(".")
     config[part][field] = type(config[part][field])(-1)
     with pytest.raises(UserError, match=rf"config\.{name}=-1(\.0)?; choose"):
-        train.check_ranges(config)
+        config_lib.check_ranges(config)

@@ -14,6 +14,7 @@ import ml_collections
 import pandas as pd
 
 from lgg_jax.data import splits as splits_lib
+from lgg_jax.data.cases import Case
 from lgg_jax.data.layouts import brats, cache, folder, kaggle
 from lgg_jax.data.volume import Volume, lacks_t2
 from lgg_jax.errors import UserError
@@ -44,6 +45,22 @@ def load_volumes(config: ml_collections.ConfigDict, patients: Iterable[str] | No
         if lacks_t2(scan.image, config.channels):
             cache.warn_once(f"{data_dir}: no t2, which config.data.channels names: FLAIR stands in for it")
         yield scan
+
+
+def load_cases(config, prepare, patients: dict[str, set[int] | None] | None) -> Iterator[Case]:
+    """The cases of `patients` (None: all), read one at a time; those without a known label are counted and left out."""
+    left_out = 0
+    for scan in load_volumes(config.data, patients):
+        case = prepare(scan)
+        if case is None:
+            left_out += 1
+            continue
+        if patients is not None:
+            case = case.select(splits_lib.rows(patients[scan.patient], case.slice_index))
+        if len(case.images):  # a split by slice may leave a patient without any
+            yield case
+    if left_out:
+        print(f"left out, their label is not known: {left_out} patients")
 
 
 def list_patients(config: ml_collections.ConfigDict) -> pd.DataFrame:

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from lgg_jax.errors import UserError
+from lgg_jax.models.blocks import PRIOR_LOGIT, ChannelDropout, ConvBlock, UpConv, normalisation
 from lgg_jax.models.classifier import Head, as_expected
 from lgg_jax.models.resnet import ResNet50
-from lgg_jax.models.unet import PRIOR_LOGIT, ChannelDropout, ConvBlock, UpConv, normalisation
 
 _DEEPEST = 32  # stride of the deepest features
 

@@ -13,6 +13,7 @@ from lgg_jax.data import splits as splits_lib
 from lgg_jax.figures.learning import learning_curve
 from lgg_jax.pages import results as results
 from lgg_jax.pages.html import cards, facts, page, paragraph, picture, table
+from lgg_jax.pages.runs import KINDS
 from lgg_jax.workdir import evaluate_command
 
 CURVES = {
@@ -47,7 +48,7 @@ def compose(runs: list, defaults: dict, folder: Path) -> str:
     """The HTML of the page; the learning curves are written to `folder` on the way.
 
     Args:
-      runs: `report.Run`, in the order of the columns.
+      runs: `runs.Run`, in the order of the columns.
       defaults: field → value of configs/default.py.
       folder: exists.
     """
@@ -68,7 +69,7 @@ def headline(runs: list) -> Iterator[str]:
     evaluated = {f"{run.name}, {one.name}": (run, one) for run in runs for one in run.evaluations}
     tiles = ((name, *tile) for name, (_, one) in evaluated.items() for tile in results.tiles(one))
     yield facts({f"{name}: {label}": value for name, label, value in tiles})
-    for kind in results.KINDS:
+    for kind in KINDS:
         found = {name: one.results()[kind] for name, (_, one) in evaluated.items() if kind in one.results()}
         if found:
             yield results.headline(found, kind, stated(found, evaluated))

@@ -14,7 +14,6 @@ import pandas as pd
 from lgg_jax.figures.masks import COLOURS
 from lgg_jax.pages.html import cards, layers, paragraph, picture, table
 
-KINDS = ("segmentation", "classification")
 # Label → place in metrics.json and format. Beside a mean stand its "ci95" and "n", beside another value <name>_ci95.
 SEGMENTATION = {
     "volume Dice, mean": ("volume_dice.mean", ".3f"),
@@ -123,7 +122,7 @@ def evaluation(run, one) -> Iterator[str]:
     """What one evaluation shows: pictures, cases as layers, subgroups, and all cases.
 
     Args:
-      run, one: a `report.Run` and one of its `report.Evaluation`.
+      run, one: a `runs.Run` and one of its `runs.Evaluation`.
     """
     metrics = one.metrics
     step = f"checkpoint of step {metrics['step']:,}" if "step" in metrics else "several runs together"

@@ -10,6 +10,7 @@ from lgg_jax import models
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.errors import UserError
 from lgg_jax.models.classifier import Head, as_expected
+from lgg_jax.training.start import resolve
 from lgg_jax.weights.pretrained import from_zscore, read_pretrained
 
 pytestmark = pytest.mark.usefixtures("small_resnet")
@@ -130,7 +131,7 @@ def test_features_pass_the_backbone_by(model, variables):
 
 
 def test_a_config_says_what_its_weights_expect(weights, tmp_path):
-    resolved = models.resolve(config(**{"model.pretrained": str(weights)}))
+    resolved = resolve(config(**{"model.pretrained": str(weights)}))
     weights = read_pretrained(weights)
     model = models.create_model(resolved.model)
     assert (model.backbone.stride_on_first, model.backbone.epsilon, model.input_order) == (True, 1e-3, "BGR")
@@ -140,23 +141,23 @@ def test_a_config_says_what_its_weights_expect(weights, tmp_path):
     # As a workdir keeps it.
     workdir_lib.begin(tmp_path, resolved, {}, 1)
     assert models.create_model(workdir_lib.read_config(tmp_path).model) == model
-    workdir_lib.check(tmp_path, models.resolve(resolved))
+    workdir_lib.check(tmp_path, resolve(resolved))
 
 
 def test_a_second_phase_expects_what_the_first_did(weights, tmp_path):
     """Its weights are those of the first: the file that they once came from need not be named again."""
-    first = models.resolve(config(**{"model.pretrained": str(weights)}))
+    first = resolve(config(**{"model.pretrained": str(weights)}))
     workdir_lib.begin(tmp_path, first, {}, 1)
-    second = models.resolve(config(init_from=str(tmp_path)))
+    second = resolve(config(init_from=str(tmp_path)))
     assert models.create_model(second.model) == models.create_model(first.model)
     workdir_lib.begin(tmp_path / "second", second, {}, 1)
-    workdir_lib.check(tmp_path / "second", models.resolve(config(init_from=str(tmp_path))))
+    workdir_lib.check(tmp_path / "second", resolve(config(init_from=str(tmp_path))))
 
 
 def test_without_weights_a_config_stays_as_it_is():
     for name in ("classifier", "unet", "unet_resnet50"):
         plain = config(**{"model.name": name})
-        assert models.resolve(plain) == plain
+        assert resolve(plain) == plain
 
 
 @pytest.mark.parametrize("fields, message", [
@@ -173,4 +174,4 @@ def test_without_weights_a_config_stays_as_it_is():
 ])  # fmt: skip
 def test_what_a_user_can_mend(fields, message):
     with pytest.raises(UserError, match=message):
-        models.resolve(config(**fields))
+        resolve(config(**fields))

@@ -1,52 +1,21 @@
-"""Is a data folder of any layout whole, and what is odd in it?
+"""Is a folder in the kaggle_3m layout whole, and what is odd in it?
 
-    python -m lgg_jax check --data_dir=kaggle_3m
-
-One line per finding. `error`: training would stop or learn something wrong; the exit code is then 1. `odd`: worth
-knowing, nothing to mend.
+    check(report, "kaggle_3m")                          # adds to report.findings
 """
 
 import collections
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
-from lgg_jax.data import dataset
-from lgg_jax.data.checks import brats as check_brats
-from lgg_jax.data.checks import folder as check_folder
 from lgg_jax.data.checks.findings import Report, shown
 from lgg_jax.data.clinical import read_clinical
-from lgg_jax.data.layouts import brats, cache, kaggle
-from lgg_jax.data.layouts import folder as plain_folder
+from lgg_jax.data.layouts import cache, kaggle
 from lgg_jax.errors import UserError
 
 
-def define_flags(flag_values: flags.FlagValues) -> None:
-    about = "Folder in the kaggle_3m or the BraTS layout, or one of images/ and masks/."
-    flags.DEFINE_string("data_dir", None, about, flag_values=flag_values, required=True)
-
-
-def main(flag_values: flags.FlagValues) -> int:
-    report = check(flag_values.data_dir)
-    for severity, line in report.findings:
-        print(f"{severity:5}  {line}")
-    print(f"{report.patients} patients, {report.slices} slices, {report.with_tumour} with tumour; "
-          f"{report.count('error')} errors, {report.count('odd')} odd")  # fmt: skip
-    return 1 if report.count("error") else 0
-
-
-def check(data_dir) -> Report:
-    """Reads every file of the data set once. UserError when there is no such folder, or no patient in it."""
-    report = Report()
-    layouts = {kaggle: check_kaggle, brats: check_brats.check, plain_folder: check_folder.check}
-    layouts[dataset.layout(data_dir)](report, data_dir)
-    report.compare_patients()
-    return report
-
-
-def check_kaggle(report: Report, data_dir) -> None:
-    """The kaggle_3m layout."""
+def check(report: Report, data_dir) -> None:
+    """Reads every slice of the data set once and notes what is wrong or odd."""
     root, *others = kaggle.find_roots(data_dir)
     for other in others:
         report.odd(f"{other} holds the data a second time", f"only {root} is read; the copy can be removed")

@@ -7,7 +7,7 @@ from absl import flags
 from conftest import write_patient
 from PIL import Image
 
-from lgg_jax.data.checks import kaggle
+from lgg_jax import check
 from lgg_jax.errors import UserError
 
 FIRST, SECOND = "TCGA_CS_0001_19990101", "TCGA_DU_0002_20000202"
@@ -15,9 +15,9 @@ FIRST, SECOND = "TCGA_CS_0001_19990101", "TCGA_DU_0002_20000202"
 
 def run(data_dir):
     flag_values = flags.FlagValues()
-    kaggle.define_flags(flag_values)
+    check.define_flags(flag_values)
     flag_values(["check", f"--data_dir={data_dir}"])
-    return kaggle.main(flag_values)
+    return check.main(flag_values)
 
 
 def image(root, index=2, patient=FIRST):

@@ -14,8 +14,8 @@ from conftest import smoke_words
 from nibabel import orientations
 
 from configs import default
+from lgg_jax import check as check_verb
 from lgg_jax.data import dataset
-from lgg_jax.data.checks import kaggle
 from lgg_jax.data.layouts import brats, cache
 from lgg_jax.errors import UserError
 from lgg_jax.training.checkpoints import restore_variables
@@ -70,7 +70,7 @@ def data(tmp_path) -> Path:
 
 
 def check(root: Path) -> list[str]:
-    return [f"{severity}: {line}" for severity, line in kaggle.check(root).findings]
+    return [f"{severity}: {line}" for severity, line in check_verb.check(root).findings]
 
 
 def test_a_volume_lies_as_kaggle_3m_does(data, tmp_path):
@@ -243,7 +243,7 @@ def test_a_header_that_announces_more_than_memory_holds(data):
 
 def test_nibabel_is_missing(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "nibabel", None)
-    for use in (kaggle.check, lambda root: next(brats.load_volumes(root, root / "cache"))):
+    for use in (check_verb.check, lambda root: next(brats.load_volumes(root, root / "cache"))):
         with pytest.raises(UserError, match=r"not installed; pip install 'lgg-jax\[nifti\]'"):
             use(data)
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import smoke_words
 from PIL import Image
 
+from lgg_jax import check
 from lgg_jax.data import dataset
-from lgg_jax.data.checks import kaggle
 from lgg_jax.data.clinical import FIELDS
 from lgg_jax.data.layouts import folder
 from lgg_jax.errors import UserError
@@ -79,7 +79,7 @@ def test_without_patients_each_file_is_one_and_that_is_said(mine, caplog):
     assert list(folder.list_patients(mine)["grade"].dropna()) == [2.0]
     (mine / "cases.csv").unlink()
     assert len(folder.list_patients(mine)) == 4
-    assert any("splits may leak" in line for _, line in kaggle.check(mine).findings)
+    assert any("splits may leak" in line for _, line in check.check(mine).findings)
 
 
 def test_without_masks(mine):
@@ -89,13 +89,13 @@ def test_without_masks(mine):
         load(mine)
     (mine / "masks").rmdir()
     assert all(volume.mask is None and volume.image.any() for volume in load(mine))
-    assert ("odd", f"{mine} has no masks/; train and evaluate need it") in kaggle.check(mine).findings
+    assert ("odd", f"{mine} has no masks/; train and evaluate need it") in check.check(mine).findings
 
 
 def test_a_column_in_other_letters_is_said(mine):
     """It would be left out, and every grade with it."""
     cases(mine, "file,patient,Grade,site\na_1,a,2,x\na_2,a,2,x\na_10,a,2,x\nb,b,3,x\n")
-    found = [line for _, line in kaggle.check(mine).findings if "cases.csv" in line]
+    found = [line for _, line in check.check(mine).findings if "cases.csv" in line]
     assert found == [f"{mine}/cases.csv: column Grade is not read; call it grade"]
 
 
@@ -182,12 +182,12 @@ def test_a_bad_file_is_named(mine, defect):
     with pytest.raises(UserError, match=message) as caught:
         load(mine)
     assert "\n" not in str(caught.value)
-    (error,) = (line for severity, line in kaggle.check(mine).findings if severity == "error")
+    (error,) = (line for severity, line in check.check(mine).findings if severity == "error")
     assert re.search(message, error)
 
 
 def test_check(mine):
-    report = kaggle.check(mine)
+    report = check.check(mine)
     assert (report.patients, report.slices, report.with_tumour, report.count("error")) == (2, 4, 2, 0)
     assert [line for _, line in report.findings] == [
         f"{mine}: FLAIR stands in for T1 and T1 with contrast of 1 patients; "
@@ -198,7 +198,7 @@ def test_check(mine):
     save(mine / "masks/a_10.png", labels() * 0)
     with open(mine / "cases.csv", "a") as table:
         table.write("c,c,2,\n")
-    findings = kaggle.check(mine).findings
+    findings = check.check(mine).findings
     assert [severity for severity, _ in findings] == ["odd", "odd", "odd", "error"]
     for message, (_, line) in zip(
         ("no image of c", "no tumour of 1 patients: a", r"1 masks hold more than one value: .*b\.png \(0, 1, 2, 4\)",

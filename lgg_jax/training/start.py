@@ -1,0 +1,90 @@
+"""A config as a run can start from it: resolved, and refused before anything is loaded where the run cannot be.
+
+    config = checked(config, task, workdir)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from lgg_jax import models, parallel
+from lgg_jax import workdir as workdir_lib
+from lgg_jax.config import check_ranges
+from lgg_jax.data.volume import SEQUENCES
+from lgg_jax.errors import UserError
+from lgg_jax.training.state import create_optimizer
+from lgg_jax.weights.pretrained import Pretrained, from_zscore, read_pretrained
+
+EXPECTED = ("stride_on_first", "norm_epsilon", "input_order", "input_scale")  # what weights of a ResNet50 expect
+
+
+def checked(config: ml_collections.ConfigDict, task, workdir: Path) -> ml_collections.ConfigDict:
+    """The resolved config; UserError, before anything is loaded, where this run cannot be."""
+    check_ranges(config)
+    parallel.check_batch(config.train.batch_size, config.optimizer.accumulation)
+    config = resolve(config)
+    task.check(config)
+    models.create_model(config.model, frozen=config.optimizer.frozen)
+    check_frozen(config)
+    create_optimizer(config.optimizer, 1)
+    workdir_lib.check(workdir, config)
+    return config
+
+
+def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config with what its weights, of `init_from` or `model.pretrained`, expect of the model and its input.
+
+    So a workdir says it all, and is evaluated where the weights file is not. UserError where the model and the rest
+    of the config do not fit.
+    """
+    model = config.model
+    models.check_name(model.name)
+    _check_channels(config.data.channels)
+    remedy = "config.init_from is the workdir of a training run, which a resume needs as well"
+    before = workdir_lib.read_config(config.init_from, remedy) if config.init_from else None
+    if before is not None and tuple(before.data.channels) != tuple(config.data.channels):
+        seen, given = (tuple(each.data.channels) for each in (before, config))
+        raise UserError(f"{config.init_from} was trained on {seen}, not {given}", f"set config.data.channels={seen}")
+    if model.name in models.WITHOUT_BACKBONE:
+        if model.pretrained:
+            raise UserError(
+                f"config.model.pretrained={model.pretrained}: config.model.name={model.name!r} has no pretrained part",
+                "leave it empty, or set config.model.name=unet_resnet50",
+            )
+        return config
+    if config.data.context:
+        raise UserError(f"config.data.context={config.data.context}: a ResNet50 takes three channels", "set it to 0")
+    if len(config.data.channels) != 3:
+        given = f"config.data.channels={tuple(config.data.channels)}"
+        raise UserError(f"{given}: a ResNet50 takes three channels", "name three, or use config.model.name=unet")
+    config = config.copy_and_resolve_references()
+    if before is not None:
+        config.model.update({name: before.model.get(name, model[name]) for name in EXPECTED})
+    elif model.pretrained:
+        config.model.update(_expected(read_pretrained(model.pretrained)))
+    return config
+
+
+def _expected(weights: Pretrained) -> dict:
+    scale = from_zscore(np.ones(3, np.float32), weights)
+    values = weights.stride_on_first, weights.epsilon, weights.channel_order, tuple(float(x) for x in scale)
+    return dict(zip(EXPECTED, values, strict=True))
+
+
+def _check_channels(names: Sequence[str]) -> None:
+    if not names or len(set(names)) < len(names) or not set(names) <= set(SEQUENCES):
+        wrong = f"config.data.channels={tuple(names)} does not name different sequences"
+        known = ", ".join(SEQUENCES)
+        remedy = f"choose from {known}, each once, in the order for the network to see, as in \"('flair', 't1ce')\""
+        raise UserError(wrong, remedy)
+
+
+def check_frozen(config: ml_collections.ConfigDict) -> None:
+    """UserError where parts that start at random would never learn."""
+    pretrained = ("backbone",) if config.model.pretrained else ()
+    frozen = [name for name in config.optimizer.frozen if name.split("/")[0] not in pretrained]
+    if frozen and not config.init_from:
+        remedy = "start from a run, config.init_from, or a backbone from config.model.pretrained, or freeze nothing"
+        raise UserError(f"config.optimizer.frozen={frozen[0]!r} would stay random", remedy)
