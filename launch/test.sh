@@ -5,4 +5,5 @@ cd "$(dirname "$0")/.."
 source launch/environment.sh
 make_environment test
 .venv/bin/ruff check .
+.venv/bin/lint-imports --no-cache
 .venv/bin/python -m pytest -n 2 "$@"

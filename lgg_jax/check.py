@@ -8,13 +8,9 @@ knowing, nothing to mend.
 
 from absl import flags
 
-from lgg_jax.data import dataset
-from lgg_jax.data.checks import brats as check_brats
-from lgg_jax.data.checks import folder as check_folder
-from lgg_jax.data.checks import kaggle as check_kaggle
+from lgg_jax.data import layouts
+from lgg_jax.data.checks import CHECKS
 from lgg_jax.data.checks.findings import Report
-from lgg_jax.data.layouts import brats, kaggle
-from lgg_jax.data.layouts import folder as plain_folder
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -34,7 +30,7 @@ def main(flag_values: flags.FlagValues) -> int:
 def check(data_dir) -> Report:
     """Reads every file of the data set once. UserError when there is no such folder, or no patient in it."""
     report = Report()
-    layouts = {kaggle: check_kaggle.check, brats: check_brats.check, plain_folder: check_folder.check}
-    layouts[dataset.layout(data_dir)](report, data_dir)
+    name, _ = layouts.find(data_dir)
+    CHECKS[name].check(report, data_dir)
     report.compare_patients()
     return report

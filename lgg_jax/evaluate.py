@@ -8,19 +8,18 @@ folds of one training: each scores its own. Runs that hold out the same ones, or
 every patient's outline is the one that `predict` makes with them.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
+import tqdm
 from absl import flags
 
-from lgg_jax import models, segmenter, tasks
+from lgg_jax import segmenter, tasks
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.data import dataset
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.errors import UserError
 from lgg_jax.tasks import segmentation
-from lgg_jax.training.checkpoints import restore_variables
+from lgg_jax.tasks.results import Results
 
 SPLITS = ("train", "validation", "test", "all")
 
@@ -67,15 +66,13 @@ def evaluate(workdir: str, split: str = "test", data_dir: str = "", name: str = 
     patients = choose_patients(config, workdir, split, data_dir)
     now = {"split": split, "dataset": config.data.dir} | ({} if step is None else {"step": step})
     output = output_folder(workdir, name, split, now)
-    variables, step = restore_variables(workdir, step)
-    predict = task.predictor(models.create_model(config.model), config.eval.batch_size)
-    chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
-    preparation = task.preparation(config, workdir)
+    run = segmenter.restore(workdir, config, step)
+    preparation = task.preparation(config, workdir, segmenter.predicted_masks(config), None)
     cases = dataset.load_cases(config, preparation.prepare, patients)
-    results = task.evaluate(predict, variables, cases, chosen, preparation)
-    about = {"step": step, **about_data(config, [workdir], split, results)}
+    results = task.evaluate(run.predictor(), run.variables, cases, run.chosen, preparation)
+    about = {"step": run.step, **about_data(config, [workdir], split, results)}
     write(output, about | task.about(config), results)
-    print(task.headline(results[0]))
+    print(task.headline(results.metrics))
     return output
 
 
@@ -104,14 +101,14 @@ def _as_path(key: str, value):
     return Path(value or "").resolve() if key == "dataset" else value
 
 
-def about_data(config, workdirs: list[Path], split: str, results: tuple) -> dict:
+def about_data(config, workdirs: list[Path], split: str, results: Results) -> dict:
     """What metrics.json says of the patients that were scored; says it aloud where a run has learnt from them."""
     splits = [splits_lib.read_splits(workdir / "splits.json") for workdir in workdirs]
     about = {"task": config.task, "dataset": str(config.data.dir), "split": split, "split_by": splits[0]["by"]}
     if split != "all":
         return about
     known = set().union(*(splits_lib.members(each, name) for each in splits for name in ("train", "validation")))
-    scored = set(results[1]["cases"]["patient"])
+    scored = set(results.tables["cases"]["patient"])
     if scored & known:
         print(f"{len(scored & known)} of these {len(scored)} patients trained or validated the run: they flatter it")
     return about | {"patients_trained_or_validated_on": len(scored & known)}
@@ -145,8 +142,8 @@ def evaluate_together(workdirs: list[str], split: str, data_dir: str = "", name:
     configs = [workdir_lib.read_config(path) for path in paths]
     members = [choose_patients(*run, split, data_dir) for run in zip(configs, paths, strict=True)]
     if all(each == members[0] for each in members):
-        if any(config.task == "classification" for config in configs):
-            raise UserError("only outlines are scored as an ensemble, and a run classifies", "pass each run alone")
+        if any("mask" not in tasks.get(config.task).OUTPUTS for config in configs):
+            raise UserError("only segmentations are scored as an ensemble, and a run classifies", "pass each run alone")
         return evaluate_ensemble(paths, configs[0], split, members[0], name)
     if len({(config.task, config.data.get("target")) for config in configs}) > 1:
         raise UserError("the workdirs hold different tasks or targets", "pass the folds of one training")
@@ -159,10 +156,13 @@ def evaluate_ensemble(workdirs: list[Path], config, split: str, patients: dict |
     output = output_folder(workdirs[0], name, "ensemble", {"split": split, "dataset": config.data.dir, "runs": runs})
     ensemble = segmenter.load_segmenter(workdirs)
     scans = dataset.load_volumes(config.data, patients)
-    results = segmentation.scored((scan, ensemble.segment(scan)) for scan in scans)
+    scores = segmentation.VolumeScores()
+    for scan in tqdm.tqdm(scans, unit="volume", disable=None):
+        scores.add(scan, ensemble.segment(scan))
+    results = scores.results()
     about = {"runs": runs, **about_data(config, workdirs, split, results), "task": "segmentation"}
     write(output, about, results)
-    print(segmentation.headline(results[0]))
+    print(segmentation.headline(results.metrics))
     return output
 
 
@@ -183,11 +183,11 @@ def evaluate_folds(
     results = task.pool(folders)
     about = {"runs": runs, **about_data(config, workdirs, split, results)}
     write(output, about | task.about(config), results)
-    print(task.headline(results[0]))
+    print(task.headline(results.metrics))
     return output
 
 
-def write(output: Path, about: dict, results: tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]) -> None:
+def write(output: Path, about: dict, results: Results) -> None:
     """metrics.json with `about` before it, cases.csv (a row a patient), what other tables the task has, figures."""
     metrics, tables, draw = results
     try:

@@ -28,17 +28,16 @@ import tensorflow as tf
 from absl import flags
 from scipy.special import expit
 
-from lgg_jax import models, tasks
+from lgg_jax import segmenter
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.data import dataset, tabular, volume
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
 from lgg_jax.inference import graph
-from lgg_jax.inference.predictor import case_probability
+from lgg_jax.inference.predictor import Predictor, case_probability
 from lgg_jax.tasks import classification
-from lgg_jax.tasks import preparation as grading
-from lgg_jax.training.checkpoints import restore_variables
+from lgg_jax.tasks.preparation import restored
 
 _PATIENTS = 2  # that are compared
 _TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of a probability, between compilers of the same operations
@@ -95,14 +94,12 @@ def export(workdir: str | Path, output: str | Path) -> Path:
     """
     workdir, output = Path(workdir), Path(output)
     config = workdir_lib.read_config(workdir)
-    task = tasks.get(config.task)
-    if config.task == "classification" and config.data.region == "masked":
+    if config.data.get("region") == "masked":
         raise UserError(f"{workdir}: config.data.region=masked is not exported", "train with region crop or slice")
-    chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
-    encoder = clinical_encoder(config, workdir)
-    variables, step = restore_variables(workdir)
-    finer = () if config.task == "classification" else chosen.finer
-    function = graph.inference_function(config, variables, chosen.flip_tta, finer)
+    run = segmenter.restore(workdir, config)
+    encoder = clinical_encoder(run, workdir)
+    finer = run.chosen.finer if "mask" in run.task.OUTPUTS else ()
+    function = graph.inference_function(config, run.variables, run.chosen.flip_tta, finer)
     exported = graph.to_stablehlo(function, encoder.width if encoder else 0, len(config.data.channels))
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -111,14 +108,14 @@ def export(workdir: str | Path, output: str | Path) -> Path:
         graph.save_tensorflow(exported, output / "saved_model")
     except OSError as error:
         raise UserError(f"cannot write to {output} ({error})", "free space or pass another --output") from error
-    differences = compare(output, config, workdir, function, variables, chosen)
-    about = {"task": config.task, "target": config.data.get("target"), "step": step, "chosen": vars(chosen)}
+    differences = compare(output, run, workdir, function)
+    about = {"task": config.task, "target": config.data.get("target"), "step": run.step, "chosen": vars(run.chosen)}
     content = about | describe(exported, config, encoder) | _files(output) | {"differences": differences}
     workdir_lib.write_json(output / "preprocess.json", content)
     return output
 
 
-def compare(output: Path, config, workdir: Path, function: graph.Function, variables: dict, chosen) -> dict:
+def compare(output: Path, run: segmenter.Restored, workdir: Path, function: graph.Function) -> dict:
     """The largest difference of a probability: artefacts to the restored model, and to what `evaluate` computes.
 
     Raises:
@@ -127,7 +124,7 @@ def compare(output: Path, config, workdir: Path, function: graph.Function, varia
     reference, loaded = jax.jit(function), graph.load(output / "model.stablehlo")
     served = tf.saved_model.load(str(output / "saved_model")).signatures["serving_default"]
     found = {"model.stablehlo": 0.0, "saved_model": 0.0}
-    for values, case in examples(config, workdir):
+    for values, case in examples(run, workdir):
         expected, outputs = reference(values), dict(loaded(values))
         found["model.stablehlo"] = max(found["model.stablehlo"], _difference(outputs, expected))
         tensors = served(**{name: tf.constant(x) for name, x in values.items()})
@@ -135,10 +132,10 @@ def compare(output: Path, config, workdir: Path, function: graph.Function, varia
         if case is not None:
             if "probability" in outputs:
                 outputs["probability"] = volume.input_grid(np.asarray(outputs["probability"]), case.geometry)
-            difference = _difference(outputs, evaluated(config, variables, case, chosen))
+            difference = _difference(outputs, evaluated(run, case))
             found["evaluate"] = max(found.get("evaluate", 0.0), difference)
     print("largest difference of a probability: " + ", ".join(f"{name} {value:.1e}" for name, value in found.items()))
-    limit = _TOLERANCE[config.model.dtype]
+    limit = _TOLERANCE[run.config.model.dtype]
     limits = {"evaluate": max(_LIKE_EVALUATE, limit)}
     wrong = [name for name in found if not found[name] <= limits.get(name, limit)]  # NaN is wrong as well
     if wrong:
@@ -146,19 +143,20 @@ def compare(output: Path, config, workdir: Path, function: graph.Function, varia
     return found
 
 
-def examples(config, workdir: Path) -> list[tuple[dict, Case | None]]:
+def examples(run: segmenter.Restored, workdir: Path) -> list[tuple[dict, Case | None]]:
     """Inputs of validation patients with their cases; random inputs, and None, where the run's data is not there."""
+    config = run.config
     folders = [folder for folder in (config.data.dir, config.data.get("segmentation_workdir")) if folder]
     members = splits_lib.members(splits_lib.read_splits(workdir / "splits.json"), "validation")
     patients, found = dict(list(members.items())[:_PATIENTS]), []
     if patients and folders and all(Path(folder).is_dir() for folder in folders):
-        prepare = tasks.get(config.task).preparation(config, workdir).prepare
+        prepare = run.task.preparation(config, workdir, segmenter.predicted_masks(config), None).prepare
         for case in dataset.load_cases(config, prepare, patients):
             values = graph.inputs(case.scan, case.geometry, config.data.channels)
             values["images"] = values["images"][np.isin(case.scan.slice_index, case.slice_index)]
             clinical = {"clinical": np.tile(case.clinical, (len(case.images), 1))} if len(case.clinical) else {}
             found.append((values | clinical, case))
-    return found or [(_random(clinical_encoder(config, workdir), len(config.data.channels)), None)]
+    return found or [(_random(clinical_encoder(run, workdir), len(config.data.channels)), None)]
 
 
 def _random(encoder: tabular.Encoder | None, channels: int) -> dict[str, np.ndarray]:
@@ -171,20 +169,22 @@ def _random(encoder: tabular.Encoder | None, channels: int) -> dict[str, np.ndar
     return {name: np.float32(x) for name, x in values.items()}
 
 
-def evaluated(config: ml_collections.ConfigDict, variables: dict, case: Case, chosen) -> dict[str, np.ndarray]:
+def evaluated(run: segmenter.Restored, case: Case) -> dict[str, np.ndarray]:
     """What `evaluate` scores: "probability" (slice, height, width) on the scan's grid, "logit" (row,)."""
-    predict = tasks.get(config.task).predictor(models.create_model(config.model), config.eval.batch_size)
-    clinical = np.tile(case.clinical, (len(case.images), 1))
-    if config.task == "classification":
-        return {"logit": classification.case_logits(predict, variables, case, chosen.flip_tta)}
-    if config.task == "segmentation":
-        return {"probability": case_probability(predict, variables, case, chosen.flip_tta, chosen.finer)}
+    predict, outputs, chosen = run.predictor(), run.task.OUTPUTS, run.chosen
+    clinical = [np.tile(case.clinical, (len(case.images), 1))] if "label" in outputs else []
 
-    def outline(variables: dict, images: np.ndarray) -> np.ndarray:
-        return predict(variables, images, clinical)["mask"]
+    def output(name: str) -> Predictor:
+        def one(variables: dict, images: np.ndarray) -> np.ndarray:
+            found = predict(variables, images, *clinical)
+            return found[name] if len(outputs) > 1 else found
 
-    probability = case_probability(outline, variables, case, chosen.flip_tta, chosen.finer)
-    return {"probability": probability, "logit": predict(variables, case.images, clinical)["label"]}
+        return one
+
+    if outputs == ("label",):
+        return {"logit": classification.case_logits(predict, run.variables, case, chosen.flip_tta)}
+    found = {"probability": case_probability(output("mask"), run.variables, case, chosen.flip_tta, chosen.finer)}
+    return found | ({"logit": output("label")(run.variables, case.images)} if "label" in outputs else {})
 
 
 def _difference(outputs: dict, expected: dict) -> float:
@@ -218,11 +218,11 @@ def _aval(aval) -> dict:
     return {"shape": [size if isinstance(size, int) else str(size) for size in aval.shape], "dtype": str(aval.dtype)}
 
 
-def clinical_encoder(config: ml_collections.ConfigDict, workdir: Path) -> tabular.Encoder | None:
+def clinical_encoder(run: segmenter.Restored, workdir: Path) -> tabular.Encoder | None:
     """How the run's clinical values become numbers; None where it takes none."""
-    if config.task != "classification" or not config.data.tabular:
+    if not run.config.data.get("tabular"):
         return None
-    return grading.restored(config, workdir).encoder
+    return restored(run.config, workdir).encoder
 
 
 def _files(output: Path) -> dict:

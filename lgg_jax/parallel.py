@@ -6,6 +6,7 @@
 State goes in and out unsplit (`in_axes=None`): JAX replicates it, and there is no device axis to add or strip.
 """
 
+import collections
 import os
 import signal
 from collections.abc import Callable
@@ -80,7 +81,7 @@ def map_local(function: Callable) -> Callable:
 
 def shard(batch):
     """Splits every (rows, …) array of this host over its devices: (devices, rows / devices, …)."""
-    devices = jax.local_device_count()
+    devices = local_devices()
     return jax.tree.map(lambda x: x.reshape(devices, len(x) // devices, *x.shape[1:]), batch)
 
 
@@ -123,6 +124,27 @@ def gather(rows: np.ndarray) -> np.ndarray:
     padded[: len(rows)] = rows
     everything = multihost_utils.process_allgather(padded)
     return np.concatenate([block[:count] for block, count in zip(everything, counts, strict=True)])
+
+
+def local_devices() -> int:
+    """The number of this host's devices."""
+    return jax.local_device_count()
+
+
+def single_device_sharding() -> jax.sharding.SingleDeviceSharding:
+    """The placement on this host's first device."""
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
+def described() -> str:
+    """All devices of the run in words: "8 × tpu (TPU v4)"."""
+    kinds = collections.Counter(f"{device.platform} ({device.device_kind})" for device in jax.devices())
+    return ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
+
+
+def on_cpu() -> bool:
+    """Whether the computation runs on CPUs."""
+    return jax.default_backend() == "cpu"
 
 
 def my_share(items: list) -> list:

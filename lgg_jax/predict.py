@@ -29,10 +29,9 @@ from lgg_jax.data.clinical import FIELDS
 from lgg_jax.data.files import number, patient_rows
 from lgg_jax.errors import UserError
 from lgg_jax.figures.masks import overlay_image
-from lgg_jax.grader import Grader, load_grader
 from lgg_jax.metrics.segmentation import missing_sequences
 from lgg_jax.scans.scan import Scan
-from lgg_jax.segmenter import Segmenter, load_segmenter
+from lgg_jax.segmenter import Grader, Segmenter, gives_grade, load_grader, load_segmenter
 
 # Of predictions.csv. tumour_ml is empty where spacing_mm (slices × rows × columns) is "unknown".
 COLUMNS = ("patient", "input", "mask", "slices", "tumour_slices", "tumour_pixels", "tumour_ml", "spacing_mm",
@@ -127,8 +126,9 @@ def predict(scan: Scan, segmenter: Segmenter, folder: Path, with_probability: bo
 
 
 def grades_too(workdir: str) -> bool:
-    """Whether the run that outlines also grades."""
-    return workdir_lib.read_fields(Path(workdir), "pass the --workdir of a training run")["task"] == "joint"
+    """Whether the run also gives a grade."""
+    fields = workdir_lib.read_fields(Path(workdir), "pass the --workdir of a training run")
+    return gives_grade(fields["task"], fields.get("data.target"))
 
 
 def without_copies(sources: list[scans.Source]) -> list[scans.Source]:

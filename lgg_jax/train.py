@@ -20,7 +20,7 @@ from flax import linen as nn
 from ml_collections import config_flags
 
 from lgg_jax import config as config_lib
-from lgg_jax import models, parallel, tasks
+from lgg_jax import models, parallel, segmenter, tasks
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.data import dataset, pipeline, volume
 from lgg_jax.data import splits as splits_lib
@@ -105,7 +105,8 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     config = start_lib.checked(config, task, workdir)
     resumed = workdir_lib.started(workdir)
     splits = dataset.read_splits(workdir / "splits.json", config) if resumed else dataset.resolve_splits(config)
-    preparation = task.preparation(config, workdir, splits)
+    tasks.check_splits(splits, config)
+    preparation = task.preparation(config, workdir, segmenter.predicted_masks(config), splits)
     slices, cases = load_data(config, splits, preparation.prepare)
     model = models.create_model(config.model, parallel.AXIS, config.optimizer.frozen)
     predict = task.predictor(models.create_model(config.model), config.eval.batch_size)

@@ -7,7 +7,6 @@
     eval/<name>/      metrics.json, cases.csv and figures of one evaluation
 """
 
-import collections
 import contextlib
 import dataclasses
 import importlib.metadata
@@ -17,12 +16,12 @@ import platform
 import subprocess
 from pathlib import Path
 
-import jax
 import ml_collections
 from absl import logging
 from flax import traverse_util
 
 from lgg_jax import config as config_lib
+from lgg_jax import parallel
 from lgg_jax.errors import UserError
 
 _ROOT = Path(__file__).parents[1]
@@ -146,9 +145,8 @@ def versions() -> dict[str, str]:
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
-    kinds = collections.Counter(f"{device.platform} ({device.device_kind})" for device in jax.devices())
-    devices = ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
-    return found | {"python": platform.python_version(), "platform": platform.platform(), "devices": devices}
+    computer = {"python": platform.python_version(), "platform": platform.platform()}
+    return found | computer | {"devices": parallel.described()}
 
 
 def _commit() -> dict[str, str]:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from scipy.special import expit
 
 from configs import grade_resnet50, multitask
-from lgg_jax import export, models
+from lgg_jax import export, models, segmenter
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.data import cases, dataset, volume
 from lgg_jax.errors import UserError
@@ -148,7 +148,7 @@ def test_without_the_data_slices_are_random(trained, tmp_path, capsys):
     config = workdir_lib.read_config(trained)
     config.data.dir = str(tmp_path / "gone")
     config.data.channels = ("t2", "flair")
-    ((values, case),) = export.examples(config, trained)
+    ((values, case),) = export.examples(segmenter.restore(trained, config), trained)
     assert case is None and values["images"].shape == (3, 100, 100, 2) and values["middle"].shape == (2,)
     assert "random slices" in capsys.readouterr().out
 
@@ -156,10 +156,11 @@ def test_without_the_data_slices_are_random(trained, tmp_path, capsys):
 def test_artefacts_of_other_weights_are_refused(exported, trained):
     config = workdir_lib.read_config(trained)
     config.data.dir = ""
-    variables = jax.tree.map(lambda x: 1.1 * x, restore_variables(trained)[0])
-    function = graph.inference_function(config, variables, False)
+    run = segmenter.restore(trained, config)
+    other = run._replace(variables=jax.tree.map(lambda x: 1.1 * x, run.variables), chosen=Postprocessing())
+    function = graph.inference_function(config, other.variables, False)
     with pytest.raises(UserError, match="differs from the restored model"):
-        export.compare(exported, config, trained, function, variables, Postprocessing())
+        export.compare(exported, other, trained, function)
 
 
 def test_what_cannot_be_exported_is_said_in_one_line(trained, tmp_path, lgg):

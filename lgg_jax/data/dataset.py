@@ -8,34 +8,21 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import ml_collections
 import pandas as pd
 
+from lgg_jax.data import layouts
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.data.cases import Case
-from lgg_jax.data.layouts import brats, cache, folder, kaggle
+from lgg_jax.data.layouts import cache
 from lgg_jax.data.volume import Volume, lacks_t2
 from lgg_jax.errors import UserError
 
-BUILDERS = {kaggle: kaggle.LggMri, brats: brats.Brats, folder: folder.Folder}
-LAYOUTS = tuple(BUILDERS)
 
-
-def layout(data_dir) -> ModuleType:
-    """The module that reads what lies in data_dir; each has `list_patients(data_dir)` and `load_volumes(data_dir, …)`.
-
-    Raises:
-      UserError: no such folder, or nothing in it that one of them knows.
-    """
-    if not Path(data_dir).is_dir():
-        raise UserError(f"no such folder: {data_dir}", "pass the folder that holds the patient folders, or images/")
-    for module in LAYOUTS:
-        if module.found(data_dir):
-            return module
-    looked_for = "; ".join(module.LOOKS_FOR for module in LAYOUTS)
-    raise UserError(f"no patient folders in {data_dir}, and no images/", f"looked for {looked_for}")
+def layout(data_dir) -> layouts.Layout:
+    """The module that reads what lies in data_dir; UserError where none does."""
+    return layouts.find(data_dir)[1]
 
 
 def load_volumes(config: ml_collections.ConfigDict, patients: Iterable[str] | None = None) -> Iterator[Volume]:
@@ -75,7 +62,7 @@ def version(config: ml_collections.ConfigDict) -> str:
     The fingerprint is that of `cache.fingerprint`, of this very copy: the same data elsewhere have another one.
     """
     data_dir = data_folder(config)
-    kind = BUILDERS[layout(data_dir)]
+    kind = layout(data_dir).BUILDER
     slices = cache.prepared(kind, data_dir, config.cache_dir).info.splits["slices"].num_examples
     counts = f"{len(list_patients(config))} patients, {slices:,} slices"
     return f"{kind.name} {kind.VERSION}, {counts}, fingerprint {cache.fingerprint(kind, data_dir)}"
@@ -89,11 +76,6 @@ def resolve_splits(config: ml_collections.ConfigDict) -> dict:
     split by patient.
     """
     splits = _resolve(config)
-    if splits["by"] == "slice" and config.task != "classification":
-        raise UserError(
-            f"a split by slice with config.task={config.task}, which scores whole volumes",
-            "use a split by patient, or task classification",
-        )
     if config.data.segmentation_workdir:
         _check_unseen(splits, config.data.segmentation_workdir)
     return splits

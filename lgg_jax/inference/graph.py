@@ -27,7 +27,6 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 # is installed beside it cannot read that.
 STABLEHLO = "1.9.0"
 Function = Callable[[dict], dict]
-_ANSWER = {"segmentation": "mask", "classification": "label"}  # of models that give no dictionary
 
 
 def load(path: str | Path) -> Function:
@@ -59,10 +58,11 @@ def inference_function(
 ) -> Function:
     """`inputs` → outputs, in operations that JAX can export: what `inference.case_probability` and a task compute."""
     model, data = models.create_model(config.model), config.data
+    outputs = models.outputs(config.model)
 
     def network(x: jax.Array, clinical: jax.Array) -> dict:
-        logits = model.apply(variables, *([x] if config.task == "segmentation" else [x, clinical]), train=False)
-        return logits if isinstance(logits, dict) else {_ANSWER[config.task]: logits}
+        logits = model.apply(variables, *([x, clinical] if "label" in outputs else [x]), train=False)
+        return logits if len(outputs) > 1 else {outputs[0]: logits}
 
     def on_grid(values: dict, size: int) -> jax.Array:
         x = jnp.clip((values["images"] - values["middle"]) / values["spread"], -5, 5)
@@ -73,7 +73,7 @@ def inference_function(
 
     def label(x: jax.Array, clinical: jax.Array) -> jax.Array:
         logit = network(x, clinical)["label"]
-        flips = flip_tta and config.task == "classification"
+        flips = flip_tta and outputs == ("label",)
         return (logit + network(x[:, :, ::-1], clinical)["label"]) / 2 if flips else logit
 
     def probability(x: jax.Array, clinical: jax.Array, side: int) -> jax.Array:
@@ -86,13 +86,13 @@ def inference_function(
     def apply(values: dict) -> dict:
         count, side = values["images"].shape[:2]
         clinical = values.get("clinical", jnp.zeros((count, 0)))
-        outputs = {}
-        if config.task != "segmentation":
-            outputs["logit"] = label(on_grid(values, data.size), clinical)
-        if config.task != "classification":
-            found = [probability(on_grid(values, data.size + more), clinical, side) for more in (0, *finer)]
-            outputs["probability"] = sum(found) / len(found)
-        return outputs
+        found = {}
+        if "label" in outputs:
+            found["logit"] = label(on_grid(values, data.size), clinical)
+        if "mask" in outputs:
+            grids = [probability(on_grid(values, data.size + more), clinical, side) for more in (0, *finer)]
+            found["probability"] = sum(grids) / len(grids)
+        return found
 
     return apply
 

@@ -55,7 +55,7 @@ def make_predictor(model: nn.Module, batch_size: int, output: Callable = jax.nn.
 
 def in_batches(apply: Callable, batch_size: int) -> Predictor:
     """`apply`(variables, inputs) over all devices of this host, called with inputs of any length."""
-    devices = jax.local_device_count()
+    devices = parallel.local_devices()
     batch_size = -(-batch_size // devices) * devices
 
     def predict(variables: dict, *inputs: np.ndarray):

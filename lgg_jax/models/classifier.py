@@ -3,14 +3,14 @@
     model = create_model(config.model)                                # config.model.name = "classifier"
     variables = model.init(jax.random.key(0), images, clinical, train=False)
     logits = model.apply(variables, images, clinical, train=False)    # (batch,)
-
-`Linear` (config.model.name = "linear") answers from the clinical values and mask features alone.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 
+from lgg_jax.models import resnet
 from lgg_jax.models.resnet import ResNet50
 
 _CLINICAL = 16  # width of the clinical values' own layer
@@ -19,6 +19,24 @@ _CLINICAL = 16  # width of the clinical values' own layer
 def as_expected(image: jax.Array, order: str, scale: tuple[float, ...]) -> jax.Array:
     """Normalised slices (batch, height, width, 3) in the order of channels and the range that weights expect."""
     return (image[..., ::-1] if order == "BGR" else image) * jnp.asarray(scale, jnp.float32)
+
+
+def backbone_fields(
+    config: ml_collections.ConfigDict, dtype: jnp.dtype, axis_name: str | None, fixed_norm: tuple[str, ...]
+) -> dict:
+    """The fields that a network with a ResNet50 backbone takes from `config.model`."""
+    return {
+        "backbone": resnet.create(config, dtype, axis_name, fixed_norm), "input_order": config.input_order,
+        "input_scale": tuple(config.input_scale), "dropout": config.dropout, "fixed_norm": fixed_norm,
+        "axis_name": axis_name,
+    }  # fmt: skip
+
+
+def create(
+    config: ml_collections.ConfigDict, dtype: jnp.dtype, axis_name: str | None, fixed_norm: tuple[str, ...]
+) -> "Classifier":
+    """The `Classifier` that `config.model` describes."""
+    return Classifier(hidden=tuple(config.hidden), **backbone_fields(config, dtype, axis_name, fixed_norm))
 
 
 class Head(nn.Module):
@@ -76,15 +94,3 @@ class Classifier(nn.Module):
         x = as_expected(image, self.input_order, self.input_scale)
         deepest = self.backbone(x, train and "backbone" not in self.fixed_norm)[-1]
         return deepest.astype(jnp.float32).mean(axis=(1, 2))
-
-
-class Linear(nn.Module):
-    """The logit of one answer as a weighted sum of clinical values and mask features; the slice is not looked at.
-
-    The weights start at zero, so that a short training keeps those of features that say little near it.
-    """
-
-    @nn.compact
-    def __call__(self, image: jax.Array, clinical: jax.Array, train: bool) -> jax.Array:
-        """(batch, …), which is ignored, and (batch, width) → (batch,) float32."""
-        return nn.Dense(1, kernel_init=nn.initializers.zeros, name="output")(clinical)[..., 0]

@@ -14,10 +14,19 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 BLOCKS = (3, 4, 6, 3)
 WIDTHS = (64, 128, 256, 512)
 EXPANSION = 4
+
+
+def create(
+    config: ml_collections.ConfigDict, dtype: jnp.dtype, axis_name: str | None, fixed_norm: tuple[str, ...]
+) -> "ResNet50":
+    """The backbone that `config.model` describes; of `fixed_norm` it gets its own parts ("backbone/stage1_block0")."""
+    parts = tuple(name.removeprefix("backbone/") for name in fixed_norm if "/" in name)
+    return ResNet50(config.stride_on_first, 0, config.norm_epsilon, dtype, axis_name, parts)
 
 
 class Bottleneck(nn.Module):

@@ -13,9 +13,17 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 from lgg_jax.errors import UserError
 from lgg_jax.models.blocks import GROUPS, PRIOR_LOGIT, ChannelDropout, ConvBlock, UpConv, max_pool, normalisation
+
+
+def create(
+    config: ml_collections.ConfigDict, dtype: jnp.dtype, axis_name: str | None, fixed_norm: tuple[str, ...]
+) -> "UNet":
+    """The `UNet` that `config.model` describes."""
+    return UNet(config.features, config.levels, config.norm, config.dropout, dtype, axis_name, fixed_norm)
 
 
 class UNet(nn.Module):

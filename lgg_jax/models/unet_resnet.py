@@ -7,13 +7,23 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import ml_collections
 
 from lgg_jax.errors import UserError
 from lgg_jax.models.blocks import PRIOR_LOGIT, ChannelDropout, ConvBlock, UpConv, normalisation
-from lgg_jax.models.classifier import Head, as_expected
+from lgg_jax.models.classifier import Head, as_expected, backbone_fields
 from lgg_jax.models.resnet import ResNet50
 
 _DEEPEST = 32  # stride of the deepest features
+
+
+def create(
+    config: ml_collections.ConfigDict, dtype: jnp.dtype, axis_name: str | None, fixed_norm: tuple[str, ...]
+) -> "UNetResNet50":
+    """The `UNetResNet50` that `config.model` describes."""
+    head = tuple(config.hidden) if config.grade_head else None
+    shared = backbone_fields(config, dtype, axis_name, fixed_norm)
+    return UNetResNet50(features=config.features, head=head, dtype=dtype, **shared)
 
 
 class UNetResNet50(nn.Module):

@@ -5,7 +5,7 @@ the tumour comes from that run's prediction for every patient that is scored, si
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -17,9 +17,10 @@ import tqdm
 from flax import linen as nn
 from scipy.special import expit
 
-from lgg_jax import parallel
+from lgg_jax import models, parallel
 from lgg_jax.data.cases import Case
 from lgg_jax.data.pipeline import Slices
+from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
 from lgg_jax.figures import curves
 from lgg_jax.inference.predictor import Predictor, in_batches, make_predictor
@@ -31,12 +32,15 @@ from lgg_jax.metrics.classification import (
     score,
     summarise,
 )
-from lgg_jax.tasks import preparation as grading
-from lgg_jax.tasks.segmentation import SWITCHES, check_switches, patient_columns, read_tables
+from lgg_jax.tasks import preparation as preparation_lib
+from lgg_jax.tasks.checks import CHOICES, check_choices, check_outputs
+from lgg_jax.tasks.preparation import BASELINE, FILE, GradingRun, Preparation, check_data, restored
+from lgg_jax.tasks.results import Results, patient_columns, read_tables
 from lgg_jax.training import losses
 
+OUTPUTS = ("label",)
 SCORE = "score"
-preparation = grading.preparation
+preparation = preparation_lib.preparation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +59,11 @@ CHOSEN = Thresholds
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """UserError where the config asks for what there is not: before the training, not after it."""
-    grading.check(config.data)
+    """Raise UserError where the config asks for what this task does not have."""
+    check_data(config.data)
     check_labels(config)
-    check_switches(config.eval)
-    if config.model.name not in ("classifier", "linear"):
-        raise UserError(f"config.model.name={config.model.name!r} does not classify", "use 'classifier' or 'linear'")
+    check_choices(config.eval)
+    check_outputs(config, OUTPUTS, "does not classify")
     if config.eval.flip_tta == "on" and "backbone" in config.optimizer.frozen:
         wrong = "config.eval.flip_tta='on': the features of a frozen backbone, which are computed once, have no mirror"
         raise UserError(wrong, "set it to 'choose' or 'off', or freeze nothing")
@@ -68,10 +71,11 @@ def check(config: ml_collections.ConfigDict) -> None:
         if value:
             raise UserError(f"config.{field}={value}: a classifier sees one grid", "leave it as in configs/default.py")
     if "on" in (config.eval.largest_component, config.eval.fill_holes):
-        wrong = "config.eval.largest_component and fill_holes are for outlines: a classifier has none"
+        wrong = "config.eval.largest_component and fill_holes are for masks: a classifier has none"
         raise UserError(wrong, "leave them at 'choose', or set them to 'off'")
-    if config.model.name == "linear" and not config.data.tabular:
-        raise UserError("config.model.name='linear' sees config.data.tabular alone, which is empty", "name its columns")
+    if not models.network(config.model.name).images and not config.data.tabular:
+        wrong = f"config.model.name={config.model.name!r} sees config.data.tabular alone, which is empty"
+        raise UserError(wrong, "name its columns")
 
 
 def check_labels(config: ml_collections.ConfigDict) -> None:
@@ -144,7 +148,7 @@ def choose(predict: Predictor, variables: dict, cases: list[Case], config) -> tu
 
     The score is that of `validate`.
     """
-    tables = {flip: _gathered(predict, variables, cases, flip) for flip in SWITCHES[config.flip_tta]}
+    tables = {flip: _gathered(predict, variables, cases, flip) for flip in CHOICES[config.flip_tta]}
     flip = max(tables, key=lambda flip: _score(tables[flip])[0])  # the first of equals: no flips
     score = _score(tables[flip])[0]
     if config.threshold:
@@ -155,49 +159,72 @@ def choose(predict: Predictor, variables: dict, cases: list[Case], config) -> tu
 
 
 def evaluate(
-    predict: Predictor, variables: dict, cases: Iterable[Case], chosen: Thresholds,
-    preparation: grading.Preparation,
-) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
-    """Scores slices and patients, beside a logistic regression of `grading.BASELINE` on the same patients.
-
-    Returns:
-      The body of metrics.json, {"cases": a row a patient, "slices": a row a slice}, and a function that draws the
-      figures into a folder.
-    """
-    tables, about = [], []
+    predict: Predictor, variables: dict, cases: Iterable[Case], chosen: Thresholds, preparation: Preparation
+) -> Results:
+    """Score slices and patients, beside a logistic regression of BASELINE on the same patients."""
+    scores = PatientScores()
     for case in tqdm.tqdm(cases, unit="volume", disable=None):
-        tables.append(slice_table(predict, variables, case, chosen.flip_tta))
-        about.append(about_patient(case))
-    metrics, tables, draw = scored(tables, about, chosen, preparation)
-    return metrics | {"postprocessing": dataclasses.asdict(chosen)}, tables, draw
+        scores.add(case, slice_table(predict, variables, case, chosen.flip_tta))
+    metrics, tables, draw = scores.results(chosen, preparation)
+    return Results(metrics | {"postprocessing": dataclasses.asdict(chosen)}, tables, draw)
 
 
-def about_patient(case: Case) -> dict:
-    """The first columns of cases.csv, with what the baseline is given."""
-    return patient_columns(case.scan) | {name: case.scan.clinical.get(name) for name in grading.BASELINE}
+class PatientScores:
+    """Scores of slices and patients, added one patient at a time."""
+
+    def __init__(self):
+        self._slices, self._patients = [], []
+
+    def __bool__(self) -> bool:
+        return bool(self._slices)
+
+    def add(self, case: Case, slices: pd.DataFrame) -> None:
+        """Add a patient with its `slice_table`; the clinical values of its scan are what the baseline is given."""
+        self._slices.append(slices)
+        values = {name: case.scan.clinical.get(name) for name in BASELINE}
+        self._patients.append(patient_columns(case.scan) | values)
+
+    def results(self, chosen: Thresholds, preparation: Preparation) -> Results:
+        """The scores of all patients added; "cases" has a row a patient, "slices" a row a slice."""
+        return scored(self._slices, self._patients, chosen, preparation)
 
 
-def scored(tables: list[pd.DataFrame], about: list[dict], chosen: Thresholds, preparation: grading.Preparation):
-    """What `evaluate` returns, from a `slice_table` and an `about_patient` of each patient."""
+def scored(tables: list[pd.DataFrame], about: list[dict], chosen: Thresholds, preparation: Preparation) -> Results:
+    """The scores from a `slice_table` and the first columns of cases.csv of each patient."""
     if not tables:
         raise UserError("no patient of this split has a label to score", "choose another split, target or data set")
     slices = pd.concat(tables, ignore_index=True)
     table = pd.DataFrame(about).merge(patient_scores(slices), on="patient")
-    training = pd.DataFrame(preparation.files.get(grading.FILE, {}).get("training", []))
+    training = pd.DataFrame(preparation.files.get(FILE, {}).get("training", []))
     if len(training) and training["label"].nunique() == 2:
-        table["baseline"] = logistic_baseline(training, table, grading.BASELINE)
+        table["baseline"] = logistic_baseline(training, table, BASELINE)
     return _summarised(slices, table, chosen)
 
 
-def pool(
-    folders: list[Path], patients: str = "cases"
-) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
-    """The same of several evaluations together, each of other patients; a probability of 0.5 is the threshold.
+def pool(folders: list[Path]) -> Results:
+    """Score several evaluations of different patients together, with a probability of 0.5 as the threshold."""
+    return pool_tables(folders, "cases")
 
-    `patients` names the table with a row a patient.
-    """
+
+def pool_tables(folders: list[Path], patients: str) -> Results:
+    """The same; `patients` names the table with a row a patient."""
     slices, table = (read_tables(folders, name) for name in ("slices", patients))
     return _summarised(slices, table, Thresholds())
+
+
+def grading_run(
+    config: ml_collections.ConfigDict, workdir: Path, predict: Predictor, variables: dict, chosen: Thresholds
+) -> GradingRun | None:
+    """How the run grades a scan whose mask is given; None where its target is not the grade."""
+    if config.data.target != "grade":
+        return None
+    grading = restored(config, workdir)
+
+    def table(scan: Volume, mask: np.ndarray) -> pd.DataFrame:
+        case = grading.case(scan, mask, np.zeros(len(mask), np.float32))
+        return slice_table(predict, variables, case, chosen.flip_tta)
+
+    return GradingRun(tuple(config.data.channels), table, chosen.patient_threshold)
 
 
 def about(config: ml_collections.ConfigDict) -> dict:
@@ -209,12 +236,12 @@ def about(config: ml_collections.ConfigDict) -> dict:
     }  # fmt: skip
 
 
-def _summarised(slices: pd.DataFrame, table: pd.DataFrame, chosen: Thresholds):
+def _summarised(slices: pd.DataFrame, table: pd.DataFrame, chosen: Thresholds) -> Results:
     metrics = summarise(slices, table, chosen.threshold, chosen.patient_threshold)
     metrics["baselines"] = {"majority": {"accuracy": metrics["patient"]["majority_accuracy"]}}
     if "baseline" in table and table["baseline"].notna().all():  # a fold trained on one class alone has none
         baseline = score(table["label"], table["baseline"], table["patient"], 0.5)
-        metrics["baselines"][" + ".join(grading.BASELINE)] = baseline
+        metrics["baselines"][" + ".join(BASELINE)] = baseline
 
     def draw(folder: Path) -> None:
         name, level = ("slice", slices) if _differs_within(slices) else ("patient", table)
@@ -225,7 +252,7 @@ def _summarised(slices: pd.DataFrame, table: pd.DataFrame, chosen: Thresholds):
         curves.reliability(labels, probabilities, folder / "reliability.png")
         curves.confusion_matrix(metrics[name]["confusion"], ("no", "yes"), folder / "confusion.png")
 
-    return metrics, {"cases": table, "slices": slices}, draw
+    return Results(metrics, {"cases": table, "slices": slices}, draw)
 
 
 def slice_table(predict: Predictor, variables: dict, case: Case, flip_tta: bool = False) -> pd.DataFrame:

@@ -1,49 +1,55 @@
-"""One network, both answers: the tumour's outline and its grade, from a U-Net with a head on its deepest features."""
+"""Segmentation and grade by one network: a U-Net with a classification head on its deepest features."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
 import ml_collections
 import numpy as np
 import pandas as pd
+import tqdm
 from flax import linen as nn
 
 from lgg_jax.data.cases import Case, prepare_case
 from lgg_jax.data.mask_features import mask_features
+from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
 from lgg_jax.inference.predictor import Postprocessing, Predictor, case_mask, make_predictor
 from lgg_jax.tasks import classification, segmentation
-from lgg_jax.tasks import preparation as grading
+from lgg_jax.tasks import preparation as preparation_lib
+from lgg_jax.tasks.checks import check_outputs, check_segmentation
+from lgg_jax.tasks.preparation import GradingRun, Preparation, Segment, check_data
+from lgg_jax.tasks.results import Results
 from lgg_jax.training import losses
 
+OUTPUTS = ("mask", "label")
 SCORE = segmentation.SCORE
 CHOSEN = Postprocessing
 cached, inputs = segmentation.cached, classification.inputs
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """UserError where the config asks for what there is not."""
-    grading.check(config.data)
+    """Raise UserError where the config asks for what this task does not have."""
+    check_data(config.data)
     classification.check_labels(config)
-    if config.model.name != "unet_resnet50" or not config.model.grade_head:
-        given = f"config.model.name={config.model.name!r}, grade_head={config.model.grade_head}"
-        raise UserError(f"{given}: task joint needs both answers", "use 'unet_resnet50' with grade_head=True")
+    check_outputs(config, OUTPUTS, "does not give both a mask and a grade")
     data = config.data
     if data.target != "grade" or data.region != "slice" or data.tabular or data.segmentation_workdir:
         raise UserError(
-            "config.task=joint grades what it outlines: it cannot be given the outline",
+            "config.task=joint grades by the mask that it predicts: it cannot be given one",
             "use config.data.target=grade, region=slice and neither tabular nor segmentation_workdir",
         )
-    segmentation.check_outline(config)
+    check_segmentation(config)
 
 
-def preparation(config: ml_collections.ConfigDict, workdir: Path, splits: dict | None = None) -> grading.Preparation:
-    """All slices; those with tumour of a patient whose grade is known carry it as their label."""
-    graded = grading.preparation(config, workdir, splits)
+def preparation(
+    config: ml_collections.ConfigDict, workdir: Path, segment: Segment | None, splits: dict | None = None
+) -> Preparation:
+    """All slices. The label of a slice with tumour is its patient's grade; all other labels are NaN."""
+    graded = preparation_lib.preparation(config, workdir, segment, splits)
 
-    def prepare(scan) -> Case:
+    def prepare(scan: Volume) -> Case:
         case, grade = prepare_case(scan, config.data), scan.clinical.get("grade")
         labels = np.where(case.tumour, np.nan if grade is None else float(grade > 2), np.nan)
         return dataclasses.replace(case, labels=labels.astype(np.float32))
@@ -61,11 +67,11 @@ def predictor(model: nn.Module, batch_size: int) -> Predictor:
 
 def loss(config: ml_collections.ConfigDict, logits: dict, batch: dict, all_sum: losses.AllSum):
     """The sum of both tasks' losses; `config.loss.label` weighs the grade."""
-    outline, metrics = segmentation.loss(config, logits["mask"], batch, all_sum)
-    grade, graded = classification.loss(config, logits["label"], batch, all_sum)
+    mask_loss, metrics = segmentation.loss(config, logits["mask"], batch, all_sum)
+    label_loss, graded = classification.loss(config, logits["label"], batch, all_sum)
     rows = metrics["loss"][1]
     metrics |= {f"grade_{name}": value for name, value in graded.items()}
-    return outline + grade, metrics | {"loss": ((outline + grade) * rows, rows)}
+    return mask_loss + label_loss, metrics | {"loss": ((mask_loss + label_loss) * rows, rows)}
 
 
 def validate(predict: Predictor, variables: dict, cases: list[Case]) -> tuple[float, dict]:
@@ -78,61 +84,73 @@ def pictures(predict: Predictor, variables: dict, cases: list[Case]) -> dict[str
     return segmentation.pictures(_masks(predict), variables, cases)
 
 
-def choose(predict: Predictor, variables: dict, cases: list[Case], config):
-    """What `segmentation.choose` chooses; a grade of III is said from a probability of 0.5 on."""
+def choose(predict: Predictor, variables: dict, cases: list[Case], config: ml_collections.ConfigDict):
+    """What `segmentation.choose` chooses. The threshold of the grade stays 0.5."""
     return segmentation.choose(_masks(predict), variables, cases, config)
 
 
 def evaluate(
-    predict: Predictor, variables: dict, cases: Iterable[Case], chosen: Postprocessing,
-    preparation: grading.Preparation,
-) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
-    """{"segmentation": …, "classification": …}: both metrics; the grade from slices predicted to be tumour.
+    predict: Predictor, variables: dict, cases: Iterable[Case], chosen: Postprocessing, preparation: Preparation
+) -> Results:
+    """{"segmentation": …, "classification": …}: the metrics of both tasks, the grade from the predicted mask.
 
-    The tables are those of both tasks: cases, and grades and slices for the patients whose grade is known. Where no
-    grade is known, as in a data set without a clinical table, "classification" is None.
+    The tables are "cases" of the segmentation, and "grades" and "slices" of the patients whose grade is known. Where
+    no grade is known, as in a data set without a clinical table, "classification" is None.
     """
-    grades, about = [], []
-
-    def outlined() -> Iterable[Case]:
-        for case in cases:
-            if case.scan.clinical.get("grade") is not None:
-                mask = case_mask(_masks(predict), variables, case, chosen)
-                predicted = _outlined(case, mask)
-                grades.append(slice_table(predict, variables, predicted, mask))
-                about.append(classification.about_patient(predicted))
-            yield case
-
-    outline = segmentation.evaluate(_masks(predict), variables, outlined(), chosen, preparation)
-    graded = classification.scored(grades, about, classification.Thresholds(), preparation) if grades else None
-    return _both(outline, graded)
+    volumes, grades = segmentation.VolumeScores(), classification.PatientScores()
+    for case in tqdm.tqdm(cases, unit="volume", disable=None):
+        mask = case_mask(_masks(predict), variables, case, chosen)
+        volumes.add(case.scan, mask)
+        if case.scan.clinical.get("grade") is not None:
+            predicted = _with_predicted(case, mask)
+            grades.add(predicted, slice_table(predict, variables, predicted, mask))
+    graded = grades.results(classification.Thresholds(), preparation) if grades else None
+    return _both(volumes.results(chosen), graded)
 
 
 def slice_table(predict: Predictor, variables: dict, case: Case, mask: np.ndarray) -> pd.DataFrame:
     """That of `classification.slice_table`; the tumour slices are those of `mask` (slice, height, width) bool."""
-    logits = _both_answers(predict, variables, case.images)["label"]
+    logits = _both_outputs(predict, variables, case.images)["label"]
     return classification.as_table(dataclasses.replace(case, tumour=mask.any(axis=(1, 2))), logits)
 
 
-def _outlined(case: Case, mask: np.ndarray) -> Case:
-    """The case with what this outline tells, and labels on all slices: what a classifier is told of a patient."""
+def _with_predicted(case: Case, mask: np.ndarray) -> Case:
+    """The case with the features of the predicted mask, and its patient's label on all slices."""
     values = case.scan.clinical | (mask_features(case.scan, mask) or {})
     labels = np.full(len(mask), values["grade"] > 2)
     return dataclasses.replace(case, scan=dataclasses.replace(case.scan, clinical=values), labels=labels)
 
 
-def _both(outline: tuple, graded: tuple | None) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
-    """What `segmentation.evaluate` and `classification.scored` return, as one."""
-    metrics, tables, draw = outline
+def _both(segmented: Results, graded: Results | None) -> Results:
+    """The results of both tasks as one."""
     if graded is None:
-        return {"segmentation": metrics, "classification": None}, tables, draw
-    both, more, draw_grades = {"segmentation": metrics, "classification": graded[0]}, graded[1], graded[2]
+        return segmented._replace(metrics={"segmentation": segmented.metrics, "classification": None})
+    tables = {"grades": graded.tables["cases"], "slices": graded.tables["slices"]}
 
-    def draw_both(folder: Path) -> None:
-        draw(folder)
-        draw_grades(folder)
+    def draw(folder: Path) -> None:
+        segmented.draw(folder)
+        graded.draw(folder)
 
-    return both, tables | {"grades": more["cases"], "slices": more["slices"]}, draw_both
+    metrics = {"segmentation": segmented.metrics, "classification": graded.metrics}
+    return Results(metrics, segmented.tables | tables, draw)
+
+
+def pool(folders: list[Path]) -> Results:
+    """Score several evaluations of different patients together, by both tasks."""
+    graded = [folder for folder in folders if (folder / "grades.csv").exists()]
+    return _both(segmentation.pool(folders), classification.pool_tables(graded, "grades") if graded else None)
+
+
+def grading_run(
+    config: ml_collections.ConfigDict, _workdir: Path, predict: Predictor, variables: dict, _chosen: Postprocessing
+) -> GradingRun:
+    """How the run grades a scan whose mask is given: from whole slices, without clinical values."""
+
+    def table(scan: Volume, mask: np.ndarray) -> pd.DataFrame:
+        case = dataclasses.replace(prepare_case(scan, config.data), labels=np.zeros(len(mask), np.float32))
+        return slice_table(predict, variables, case, mask)
+
+    return GradingRun(tuple(config.data.channels), table, classification.Thresholds.patient_threshold)
 
 
 def headline(result: dict) -> str:
@@ -142,20 +160,14 @@ def headline(result: dict) -> str:
 
 
 def about(config: ml_collections.ConfigDict) -> dict:
-    """What metrics.json says of the run."""
+    """What metrics.json states of the run."""
     return classification.about(config) | {"masks": "predicted"}
-
-
-def pool(folders: list[Path]) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
-    """Both tasks' pools."""
-    graded = [folder for folder in folders if (folder / "grades.csv").exists()]
-    return _both(segmentation.pool(folders), classification.pool(graded, "grades") if graded else None)
 
 
 def _masks(predict: Predictor) -> Predictor:
     """The part of the predictor that `segmentation` knows: (variables, images) → probabilities."""
-    return lambda variables, images: _both_answers(predict, variables, images)["mask"]
+    return lambda variables, images: _both_outputs(predict, variables, images)["mask"]
 
 
-def _both_answers(predict: Predictor, variables: dict, images: np.ndarray) -> dict[str, np.ndarray]:
+def _both_outputs(predict: Predictor, variables: dict, images: np.ndarray) -> dict[str, np.ndarray]:
     return predict(variables, images, np.zeros((len(images), 0), np.float32))

@@ -1,6 +1,6 @@
-"""From a scan to what a classifier sees of it, and what it is to say.
+"""Preparation of scans for classification: region, mask, clinical values and labels of a case.
 
-    prepared = preparation(config, workdir, splits)
+    prepared = preparation(config, workdir, segment, splits)
     case = prepared.prepare(volume)                  # None: the label of this patient is not known
 """
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ml_collections
 import numpy as np
+import pandas as pd
 
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.data import cases, dataset, region, tabular
@@ -17,11 +18,12 @@ from lgg_jax.data import splits as splits_lib
 from lgg_jax.data.mask_features import FEATURES, mask_features
 from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
-from lgg_jax.segmenter import load_segmenter
+from lgg_jax.metrics.classification import patient_scores
 
 TARGETS = ("presence", "grade")
 FILE = "tabular.json"
-BASELINE = ("age", "volume_share")  # what a logistic regression is given, to compare with
+BASELINE = ("age", "volume_share")  # what the logistic regression that serves as baseline is given
+Segment = Callable[[Volume], np.ndarray]  # a scan → its predicted mask, (slice, height, width) bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +32,13 @@ class Grading:
 
     Attributes:
       data: `config.data`.
-      segment: a scan → the predicted mask, where the config names a segmentation workdir.
-      true_masks: patients whose drawn mask is used all the same, to train on.
+      segment: predicts the mask of a scan; None where ground-truth masks are used for everyone.
+      true_masks: patients whose ground-truth mask is used although `segment` is given.
       encoder: clinical values → numbers, None where the config names none.
     """
 
     data: ml_collections.ConfigDict
-    segment: Callable[[Volume], np.ndarray] | None
+    segment: Segment | None
     true_masks: frozenset[str] = frozenset()
     encoder: tabular.Encoder | None = None
 
@@ -56,20 +58,20 @@ class Grading:
         return case.select(case.tumour) if self.data.target == "grade" and case.tumour.any() else case
 
     def label(self, scan: Volume) -> np.ndarray | None:
-        """(slice,) float32 of what the classifier is to say; None where nobody knows."""
+        """(slice,) float32, the label of each slice; None where it is not known."""
         if self.data.target == "presence":
             return None if scan.mask is None else scan.mask.any(axis=(1, 2)).astype(np.float32)
         grade = scan.clinical.get("grade")
         return None if grade is None else np.full(len(scan.image), grade > 2, np.float32)
 
     def mask(self, scan: Volume) -> np.ndarray | None:
-        """(slice, height, width) bool: predicted where there is a segmentation run, else as it was drawn."""
+        """(slice, height, width) bool, the predicted or the ground-truth mask; see the table of `preparation`."""
         if self.segment is None or scan.patient in self.true_masks:
             return scan.mask
         return self.segment(scan)
 
     def values(self, scan: Volume, mask: np.ndarray | None) -> dict:
-        """Clinical values by name and, for `grade`, what the mask tells of the tumour; None where missing."""
+        """Clinical values by name and, for `grade`, the features of the mask; None where missing."""
         features = mask_features(scan, mask) if self.data.target == "grade" and mask is not None else None
         return {**dict.fromkeys(FEATURES), **scan.clinical, **(features or {})}
 
@@ -82,7 +84,26 @@ class Preparation:
     files: dict[str, dict] = dataclasses.field(default_factory=dict)
 
 
-def check(config: ml_collections.ConfigDict) -> None:
+@dataclasses.dataclass(frozen=True)
+class GradingRun:
+    """A finished run that grades a scan whose mask is given.
+
+    Attributes:
+      channels: the sequences that its network takes, `config.data.channels`.
+      table: (scan, mask) → a row a slice, the columns of `classification.slice_table`.
+      threshold: of the probability of grade III.
+    """
+
+    channels: tuple[str, ...]
+    table: Callable[[Volume, np.ndarray], pd.DataFrame]
+    threshold: float
+
+    def logit(self, scan: Volume, mask: np.ndarray) -> float:
+        """The patient's score: the mean logit over the slices with tumour."""
+        return float(patient_scores(self.table(scan, mask))["logit"].iloc[0])
+
+
+def check_data(config: ml_collections.ConfigDict) -> None:
     """UserError where `config.data` asks for what there is not."""
     for name, known in (("target", TARGETS), ("region", region.REGIONS), ("train_masks", ("true", "predicted"))):
         if config[name] not in known:
@@ -103,36 +124,51 @@ def check(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def preparation(config: ml_collections.ConfigDict, workdir: Path, splits: dict | None = None) -> Preparation:
-    """How the run in `workdir` prepares its scans; for a new run, with what the training patients of `splits` show."""
-    segmentation = config.data.segmentation_workdir
-    segment = load_segmenter([segmentation]).segment if segmentation else None
-    drawn = splits_lib.members(splits, "train") if splits and config.data.train_masks == "true" else ()
-    grading = Grading(config.data, segment, frozenset(drawn))
+def preparation(
+    config: ml_collections.ConfigDict, workdir: Path, segment: Segment | None, splits: dict | None = None
+) -> Preparation:
+    """How the run in `workdir` prepares its scans.
+
+    Which mask gives a patient's region and mask features:
+
+        segment   data.train_masks   training patients, while training   all others, and every evaluation
+        None      "true"             ground truth                        ground truth
+        given     "true"             ground truth                        predicted
+        given     "predicted"        predicted                           predicted
+
+    Args:
+      segment: predicts masks with the run in `config.data.segmentation_workdir`; None where the config names none.
+      splits: of the training; None for an evaluation.
+    """
+    training = splits_lib.members(splits, "train") if splits else {}
+    true_masks = frozenset(training) if config.data.train_masks == "true" else frozenset()
+    grading = Grading(config.data, segment, true_masks)
     if config.data.target != "grade" and not config.data.tabular:
         return Preparation(grading.prepare)
     if workdir_lib.started(workdir):
         content = workdir_lib.read_json(workdir / FILE, "remove the workdir and train again")
     else:
-        content = _fit(grading, config, splits)
-    encoder = tabular.Encoder.from_dict(content["encoder"]) if config.data.tabular else None
-    return Preparation(dataclasses.replace(grading, encoder=encoder).prepare, {FILE: content})
+        content = _fit(grading, config, training)
+    return Preparation(dataclasses.replace(grading, encoder=_encoder(config, content)).prepare, {FILE: content})
 
 
 def restored(config: ml_collections.ConfigDict, workdir: Path) -> Grading:
-    """How the run in `workdir` sees a scan whose mask the caller has."""
+    """How the run in `workdir` prepares a scan whose mask the caller has."""
     content = workdir_lib.read_json(workdir / FILE, "train again")
-    encoder = tabular.Encoder.from_dict(content["encoder"]) if config.data.tabular else None
-    return Grading(config.data, None, encoder=encoder)
+    return Grading(config.data, None, encoder=_encoder(config, content))
 
 
-def _fit(grading: Grading, config: ml_collections.ConfigDict, splits: dict) -> dict:
-    """{"encoder": of the training patients' values, "training": BASELINE and label of each, for the baseline}."""
-    rows, training = [], []
-    for scan in dataset.load_volumes(config.data, sorted(splits_lib.members(splits, "train"))):
+def _encoder(config: ml_collections.ConfigDict, content: dict) -> tabular.Encoder | None:
+    return tabular.Encoder.from_dict(content["encoder"]) if config.data.tabular else None
+
+
+def _fit(grading: Grading, config: ml_collections.ConfigDict, training: dict) -> dict:
+    """{"encoder": fitted to the training patients, "training": BASELINE and label of each, for the baseline}."""
+    rows, labels = [], []
+    for scan in dataset.load_volumes(config.data, sorted(training)):
         label, values = grading.label(scan), grading.values(scan, grading.mask(scan))
         if label is not None:
             rows.append(values)
-            training.append({name: values.get(name) for name in BASELINE} | {"label": int(label.max())})
+            labels.append({name: values.get(name) for name in BASELINE} | {"label": int(label.max())})
     encoder = tabular.fit(rows, tuple(config.data.tabular)).to_dict() if config.data.tabular else None
-    return {"encoder": encoder, "training": training}
+    return {"encoder": encoder, "training": labels}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +14,8 @@ import pandas as pd
 import tqdm
 from flax import linen as nn
 
-from lgg_jax import models, parallel
-from lgg_jax.data import clinical, volume
+from lgg_jax import parallel
+from lgg_jax.data import volume
 from lgg_jax.data.cases import Case, prepare_case
 from lgg_jax.data.pipeline import Slices
 from lgg_jax.errors import UserError
@@ -23,60 +23,31 @@ from lgg_jax.figures.masks import case_layers, dice_distribution, key_slice, ove
 from lgg_jax.inference.predictor import Postprocessing, Predictor, case_mask, case_probability, make_predictor
 from lgg_jax.metrics import overlap
 from lgg_jax.metrics.segmentation import score_case, summarise
-from lgg_jax.tasks.preparation import Preparation
+from lgg_jax.tasks.checks import CHOICES, check_outputs, check_segmentation
+from lgg_jax.tasks.preparation import Preparation, Segment
+from lgg_jax.tasks.results import Results, patient_columns, read_tables
 from lgg_jax.training import losses
 
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
-TERMS = ("bce", "dice", "focal_tversky")
+OUTPUTS = ("mask",)
 SCORE = "volume_dice"
 NO_TUMOUR = "no validation patient has tumour, drawn or predicted"
 CHOSEN = Postprocessing
-SWITCHES = {"on": (True,), "off": (False,), "choose": (False, True)}
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """UserError where the config asks for what there is not: before the training, not after it."""
-    graded = config.model.name == "unet_resnet50" and config.model.grade_head
-    if graded or config.model.name not in ("unet", "unet_resnet50"):
-        raise UserError(
-            f"config.model.name={config.model.name!r}, grade_head={config.model.grade_head} does not outline alone",
-            "use 'unet' or 'unet_resnet50' without a grade_head, or another config.task",
-        )
+    """Raise UserError where the config asks for what this task does not have."""
+    check_outputs(config, OUTPUTS, "does not give a mask alone")
     if config.data.region != "slice" or config.data.tabular or config.data.segmentation_workdir:
         wrong = "config.data.region, tabular and segmentation_workdir are for classifiers: a U-Net sees slices alone"
         raise UserError(wrong, "leave them as in configs/default.py, or use another config.task")
-    check_outline(config)
+    check_segmentation(config)
 
 
-def check_outline(config: ml_collections.ConfigDict) -> None:
-    """The same of `config.loss` and `config.eval`, whatever the model."""
-    if not any(config.loss[name] for name in TERMS):
-        raise UserError("config.loss has no term with a weight above 0", "set bce, dice or focal_tversky")
-    check_switches(config.eval)
-    check_grids(config)
-
-
-def check_switches(config: ml_collections.ConfigDict) -> None:
-    """The same of what `config.eval` leaves to be chosen."""
-    for name in ("flip_tta", "largest_component", "fill_holes"):
-        if config[name] not in SWITCHES:
-            raise UserError(f"config.eval.{name}={config[name]!r} is not known", "use 'on', 'off' or 'choose'")
-
-
-def check_grids(config: ml_collections.ConfigDict) -> None:
-    """The same of the grids that the network is to be shown: its own, those beside it, that of the first steps."""
-    channels = len(config.data.channels) * (1 + 2 * config.data.context)
-    for more in config.eval.finer:
-        if not isinstance(more, int) or more < 1:
-            raise UserError(f"config.eval.finer={config.eval.finer} are no pixels", "write them like (16, 32)")
-    sizes = [config.data.size + more for more in (0, *config.eval.finer)]
-    for size in sizes + [config.train.start_size] * (config.train.start_size != 0):
-        image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)
-        jax.eval_shape(partial(models.create_model(config.model).init, train=False), jax.random.key(0), image)
-
-
-def preparation(config: ml_collections.ConfigDict, _workdir: Path, _splits: dict | None = None) -> Preparation:
-    """Slices on the network's grid; nothing of it is fitted to the data."""
+def preparation(
+    config: ml_collections.ConfigDict, _workdir: Path, _segment: Segment | None, _splits: dict | None = None
+) -> Preparation:
+    """Slices on the network's grid. Nothing is fitted to the data."""
     return Preparation(partial(prepare_case, config=config.data))
 
 
@@ -155,7 +126,7 @@ def choose(
     Of equals the plainest: no flips, no clean-up, the threshold nearest 0.5.
     """
     thresholds = (config.threshold,) if config.threshold else sorted(THRESHOLDS, key=lambda t: abs(t - 0.5))
-    flips, components, holes = (SWITCHES[config[name]] for name in ("flip_tta", "largest_component", "fill_holes"))
+    flips, components, holes = (CHOICES[config[name]] for name in ("flip_tta", "largest_component", "fill_holes"))
     choices = itertools.product(flips, components, holes, thresholds)
     options = [Postprocessing(*choice, finer=tuple(config.finer)) for choice in choices]
     table = []
@@ -173,45 +144,48 @@ def choose(
 
 
 def evaluate(
-    predict: Predictor, variables: dict, cases: Iterable[Case], chosen: Postprocessing,
-    _preparation: Preparation,
-) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
-    """Scores whole volumes on their own grid.
+    predict: Predictor, variables: dict, cases: Iterable[Case], chosen: Postprocessing, _preparation: Preparation
+) -> Results:
+    """Score whole volumes on their own grid.
 
     Args:
-      cases: read one at a time, so that a data set of any size fits.
-
-    Returns:
-      The body of overlap.json, {"cases": the table of cases.csv, a row a patient}, and a function that draws the
-      figures into a folder.
+      cases: read one at a time, so that a data set of any size fits into memory.
     """
-    outlined = ((case.scan, case_mask(predict, variables, case, chosen)) for case in cases)
-    metrics, tables, draw = scored(outlined)
-    return metrics | {"postprocessing": dataclasses.asdict(chosen)}, tables, draw
+    scores = VolumeScores()
+    for case in tqdm.tqdm(cases, unit="volume", disable=None):
+        scores.add(case.scan, case_mask(predict, variables, case, chosen))
+    return scores.results(chosen)
 
 
-def scored(
-    outlined: Iterable[tuple[volume.Volume, np.ndarray]],
-) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
-    """What `evaluate` returns, of scans and their predicted masks, (slice, height, width) bool, whoever made them."""
-    rows, slices = [], []
-    for scan, mask in tqdm.tqdm(outlined, unit="volume", disable=None):
+class VolumeScores:
+    """Scores of predicted masks, added one patient at a time."""
+
+    def __init__(self):
+        self._rows, self._slices = [], []
+
+    def add(self, scan: volume.Volume, mask: np.ndarray) -> None:
+        """Score a predicted mask, (slice, height, width) bool; UserError where the scan has no ground-truth mask."""
         if scan.mask is None:
             raise UserError(f"patient {scan.patient} has no mask to score against", "leave it out, or have it drawn")
-        rows.append(patient_columns(scan) | score_case(mask, scan.mask, scan.image))
-        slices.append(key_slice(scan.patient, rows[-1]["volume_dice"], scan.image, scan.mask, mask))
-    table = pd.DataFrame(rows)
+        row = patient_columns(scan) | score_case(mask, scan.mask, scan.image)
+        self._rows.append(row)
+        self._slices.append(key_slice(scan.patient, row["volume_dice"], scan.image, scan.mask, mask))
 
-    def draw(folder: Path) -> None:
-        if table["volume_dice"].notna().any():
-            overlay_grid(slices, folder / "overlays.png")
-            case_layers(slices, folder / "cases")
-            dice_distribution(table, folder / "dice.png")
+    def results(self, chosen: Postprocessing | None = None) -> Results:
+        """The scores of all patients added; `chosen`, where given, is stated in metrics.json."""
+        table, slices = pd.DataFrame(self._rows), self._slices
 
-    return summarise(table), {"cases": table}, draw
+        def draw(folder: Path) -> None:
+            if table["volume_dice"].notna().any():
+                overlay_grid(slices, folder / "overlays.png")
+                case_layers(slices, folder / "cases")
+                dice_distribution(table, folder / "dice.png")
+
+        about = {} if chosen is None else {"postprocessing": dataclasses.asdict(chosen)}
+        return Results(summarise(table) | about, {"cases": table}, draw)
 
 
-def pool(folders: list[Path]) -> tuple[dict, dict[str, pd.DataFrame], Callable[[Path], None]]:
+def pool(folders: list[Path]) -> Results:
     """The same of several evaluations together, each of other patients."""
     table = read_tables(folders, "cases")
 
@@ -219,18 +193,16 @@ def pool(folders: list[Path]) -> tuple[dict, dict[str, pd.DataFrame], Callable[[
         if table["volume_dice"].notna().any():
             dice_distribution(table, folder / "dice.png")
 
-    return summarise(table), {"cases": table}, draw
-
-
-def read_tables(folders: list[Path], name: str) -> pd.DataFrame:
-    """The rows of <name>.csv in all folders; a patient's name stays a name, also where it is a number."""
-    tables = [pd.read_csv(folder / f"{name}.csv", dtype={"patient": str}) for folder in folders]
-    return pd.concat(tables, ignore_index=True)
+    return Results(summarise(table), {"cases": table}, draw)
 
 
 def about(_config: ml_collections.ConfigDict) -> dict:
     """What overlap.json says of the run: nothing beside the numbers."""
     return {}
+
+
+def grading_run(_config, _workdir, _predict, _variables, _chosen) -> None:
+    """None: a segmentation gives no grade."""
 
 
 def headline(result: dict) -> str:
@@ -248,16 +220,6 @@ def headline(result: dict) -> str:
         f" {_mean(result['slice_dice_all'])} on all"
         f" (all background would score {result['all_background_slice_dice']:.4f})"
     )
-
-
-def patient_columns(scan: volume.Volume) -> dict:
-    """The first columns of cases.csv: who the patient is."""
-    grade = scan.clinical.get("grade")
-    return {
-        "patient": scan.patient,
-        "institution": clinical.institution(scan.patient),
-        "grade": None if grade is None else int(grade),
-    }
 
 
 def _mean(summary: dict) -> str:

@@ -143,7 +143,7 @@ def restore_variables(workdir: str | Path, step: int | None = None) -> tuple[dic
             step = best if best in steps else steps[-1]
         if step not in steps:
             raise UserError(f"{folder}: no checkpoint of step {step}", f"choose from {steps}")
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        sharding = parallel.single_device_sharding()
         with _reading(folder / str(step)):
             saved = manager.item_metadata(step)["state"].tree
             target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), saved)

@@ -40,31 +40,38 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     of the config do not fit.
     """
     model = config.model
-    models.check_name(model.name)
+    row = models.network(model.name)
     _check_channels(config.data.channels)
     remedy = "config.init_from is the workdir of a training run, which a resume needs as well"
     before = workdir_lib.read_config(config.init_from, remedy) if config.init_from else None
     if before is not None and tuple(before.data.channels) != tuple(config.data.channels):
         seen, given = (tuple(each.data.channels) for each in (before, config))
         raise UserError(f"{config.init_from} was trained on {seen}, not {given}", f"set config.data.channels={seen}")
-    if model.name in models.WITHOUT_BACKBONE:
-        if model.pretrained:
-            raise UserError(
-                f"config.model.pretrained={model.pretrained}: config.model.name={model.name!r} has no pretrained part",
-                "leave it empty, or set config.model.name=unet_resnet50",
-            )
+    _check_inputs(config, row)
+    if not row.backbone:
         return config
-    if config.data.context:
-        raise UserError(f"config.data.context={config.data.context}: a ResNet50 takes three channels", "set it to 0")
-    if len(config.data.channels) != 3:
-        given = f"config.data.channels={tuple(config.data.channels)}"
-        raise UserError(f"{given}: a ResNet50 takes three channels", "name three, or use config.model.name=unet")
     config = config.copy_and_resolve_references()
     if before is not None:
         config.model.update({name: before.model.get(name, model[name]) for name in EXPECTED})
     elif model.pretrained:
         config.model.update(_expected(read_pretrained(model.pretrained)))
     return config
+
+
+def _check_inputs(config: ml_collections.ConfigDict, row: models.Network) -> None:
+    """UserError where the network cannot take the channels or the pretrained weights of the config."""
+    model, data = config.model, config.data
+    if model.pretrained and not row.backbone:
+        raise UserError(
+            f"config.model.pretrained={model.pretrained}: config.model.name={model.name!r} has no pretrained part",
+            "leave it empty, or set config.model.name=unet_resnet50",
+        )
+    takes = f"config.model.name={model.name!r} takes {row.channels} channels"
+    if data.context and not row.neighbours:
+        raise UserError(f"config.data.context={data.context}: {takes}", "set it to 0")
+    if row.channels not in (None, len(data.channels)):
+        wrong = f"config.data.channels={tuple(data.channels)}: {takes}"
+        raise UserError(wrong, f"name {row.channels}, or use config.model.name=unet")
 
 
 def _expected(weights: Pretrained) -> dict:

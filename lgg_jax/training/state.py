@@ -16,6 +16,7 @@ import optax
 from flax import linen as nn
 from flax import traverse_util
 
+from lgg_jax import parallel
 from lgg_jax.errors import UserError
 from lgg_jax.weights.pretrained import read_pretrained
 
@@ -81,7 +82,7 @@ def _initial(
         _check_shapes(variables, _two(jax.eval_shape(init, key, *inputs)), source, remedy)
         return _two(variables)
     # XLA's CPU compiler otherwise takes half a minute over the random numbers of all kernels; they stay the same.
-    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    options = {"xla_backend_optimization_level": 1} if parallel.on_cpu() else None
     variables = _two(jax.jit(init, compiler_options=options)(key, *inputs))
     if config.model.pretrained:
         return _with_backbone(variables, config.model.pretrained)

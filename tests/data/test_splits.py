@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from configs import default
+from lgg_jax import tasks
 from lgg_jax.data import dataset
 from lgg_jax.data.layouts.kaggle import list_patients
 from lgg_jax.data.splits import (
@@ -205,7 +206,7 @@ def test_only_slices_can_be_scored_by_slice(small_phantoms, tmp_path):
     for each in (by_slice, from_file):
         each.task = "segmentation"
         with pytest.raises(UserError, match=r"a split by slice with config\.task=segmentation"):
-            dataset.resolve_splits(each)
+            tasks.check_splits(dataset.resolve_splits(each), each)
 
 
 def test_folds_of_a_split_that_is_settled(small_phantoms, tmp_path):

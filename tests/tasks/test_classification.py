@@ -223,7 +223,7 @@ def test_a_model_that_does_not_classify():
     config = grade_resnet50.get_config()
     classification.check(config)
     config.model.name = "unet"
-    with pytest.raises(UserError, match="'unet' does not classify"):
+    with pytest.raises(UserError, match="'unet', grade_head=False does not classify"):
         classification.check(config)
 
 

@@ -57,7 +57,7 @@ def config(**fields):
 @pytest.mark.parametrize("grade, expected", [(3.0, 1), (2.0, 0), (None, np.nan)])
 def test_slices_with_tumour_carry_the_grade(monkeypatch, tmp_path, grade, expected):
     monkeypatch.setattr(grading, "preparation", lambda *_: grading.Preparation(None, {"tabular.json": {}}))
-    prepared = joint.preparation(config(**{"data.size": SIZE}), tmp_path)
+    prepared = joint.preparation(config(**{"data.size": SIZE}), tmp_path, None)
     rows = prepared.prepare(scan(grade=grade))
     np.testing.assert_array_equal(rows.labels, [np.nan, expected, expected, np.nan])
     assert len(rows.images) == SLICES and rows.masks[1].any()
@@ -207,12 +207,12 @@ def test_a_predictor_answers_both():
 
 
 @pytest.mark.parametrize("fields, message", [
-    ({"model.name": "unet"}, "config.model.name='unet', grade_head=True: task joint needs both answers"),
-    ({"model.grade_head": False}, "grade_head=False: task joint needs both answers"),
-    ({"data.target": "presence"}, "grades what it outlines"),
-    ({"data.region": "crop"}, "grades what it outlines"),
-    ({"data.tabular": ("age",)}, "grades what it outlines"),
-    ({"data.segmentation_workdir": "W"}, "grades what it outlines"),
+    ({"model.name": "unet"}, "config.model.name='unet', grade_head=True does not give both a mask and a grade"),
+    ({"model.grade_head": False}, "grade_head=False does not give both a mask and a grade"),
+    ({"data.target": "presence"}, "grades by the mask that it predicts"),
+    ({"data.region": "crop"}, "grades by the mask that it predicts"),
+    ({"data.tabular": ("age",)}, "grades by the mask that it predicts"),
+    ({"data.segmentation_workdir": "W"}, "grades by the mask that it predicts"),
     ({"eval.flip_tta": "maybe"}, "config.eval.flip_tta='maybe' is not known"),
     ({"loss.bce": 0.0, "loss.dice": 0.0}, "config.loss has no term"),
 ])  # fmt: skip

@@ -123,13 +123,13 @@ def test_clinical_vector():
 ])  # fmt: skip
 def test_what_there_is_not(fields, message):
     with pytest.raises(UserError, match=message):
-        grading.check(data(**fields))
+        grading.check_data(data(**fields))
 
 
 def test_what_there_is():
-    grading.check(data())
-    grading.check(data(train_masks="predicted", segmentation_workdir="W"))
-    grading.check(data(target="presence", region="slice", tabular=("age",)))
+    grading.check_data(data())
+    grading.check_data(data(train_masks="predicted", segmentation_workdir="W"))
+    grading.check_data(data(target="presence", region="slice", tabular=("age",)))
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def by_patient(names: list[str]) -> dict:
 
 def test_a_new_run_learns_from_its_training_patients_alone(config, scans, tmp_path):
     names = sorted(scans)
-    prepared = grading.preparation(config, tmp_path, by_patient(names))
+    prepared = grading.preparation(config, tmp_path, None, by_patient(names))
     content = json.loads(json.dumps(prepared.files[grading.FILE], allow_nan=False))
     known = [scans[name].clinical for name in names[:6] if scans[name].clinical["grade"] is not None]
     assert len(known) < 6, "one of them has no grade"
@@ -163,9 +163,9 @@ def test_a_new_run_learns_from_its_training_patients_alone(config, scans, tmp_pa
 
 def test_an_evaluation_prepares_as_the_training_did(config, scans, tmp_path):
     names = sorted(scans)
-    new = grading.preparation(config, tmp_path, by_patient(names))
+    new = grading.preparation(config, tmp_path, None, by_patient(names))
     workdir_lib.begin(tmp_path, config, by_patient(names), 10, new.files)
-    again = grading.preparation(workdir_lib.read_config(tmp_path), tmp_path)
+    again = grading.preparation(workdir_lib.read_config(tmp_path), tmp_path, None)
     assert again.files == json.loads(json.dumps(new.files))
     cases = [(new.prepare(scans[name]), again.prepare(scans[name])) for name in names[8:]]
     cases = [pair for pair in cases if pair[0] is not None]
@@ -176,24 +176,24 @@ def test_an_evaluation_prepares_as_the_training_did(config, scans, tmp_path):
         np.testing.assert_array_equal(after.images, before.images)
     (tmp_path / grading.FILE).unlink()
     with pytest.raises(UserError, match=r"cannot read .*tabular\.json"):
-        grading.preparation(config, tmp_path)
+        grading.preparation(config, tmp_path, None)
 
 
 def test_what_an_attempt_that_failed_left_behind_is_not_used(config, scans, tmp_path):
     (tmp_path / grading.FILE).write_text('{"encoder": {"columns": []}, "training": []}')
-    prepared = grading.preparation(config, tmp_path, by_patient(sorted(scans)))
+    prepared = grading.preparation(config, tmp_path, None, by_patient(sorted(scans)))
     assert prepared.files[grading.FILE]["training"]
 
 
 def test_presence_needs_no_fit(config, tmp_path):
     config.data.update({"target": "presence", "region": "slice", "tabular": (), "dir": "nowhere"})
-    assert grading.preparation(config, tmp_path, by_patient([])).files == {}
+    assert grading.preparation(config, tmp_path, None, by_patient([])).files == {}
 
 
 def test_columns_that_nobody_may_use(config, scans, tmp_path):
     config.data.tabular = ("age", "death")
     with pytest.raises(UserError, match="the column death is an outcome"):
-        grading.preparation(config, tmp_path, by_patient(sorted(scans)))
+        grading.preparation(config, tmp_path, None, by_patient(sorted(scans)))
 
 
 @pytest.fixture
@@ -213,7 +213,7 @@ def test_masks_of_a_segmentation(two_stage, scans, trained, tmp_path, train_mask
     splits = dataset.resolve_splits(two_stage)
     assert splits == json.loads((trained / "splits.json").read_text()), "those of the segmentation"
     segment = load_segmenter([str(trained)]).segment
-    prepare = grading.preparation(two_stage, tmp_path, splits).prepare
+    prepare = grading.preparation(two_stage, tmp_path, segment, splits).prepare
     trains, tested = (graded(scans, splits[name]) for name in ("train", "test"))
     for volume in (trains, tested):
         assert (segment(volume) != volume.mask).any()
@@ -221,8 +221,8 @@ def test_masks_of_a_segmentation(two_stage, scans, trained, tmp_path, train_mask
     assert share(prepare(trains)) == mask_features(trains, mask)["volume_share"]
     assert share(prepare(tested)) == mask_features(tested, segment(tested))["volume_share"]
     # Scored, a patient that was trained on is a new one too.
-    workdir_lib.begin(tmp_path, two_stage, splits, 1, grading.preparation(two_stage, tmp_path, splits).files)
-    scored = grading.preparation(two_stage, tmp_path).prepare(trains)
+    workdir_lib.begin(tmp_path, two_stage, splits, 1, grading.preparation(two_stage, tmp_path, segment, splits).files)
+    scored = grading.preparation(two_stage, tmp_path, segment).prepare(trains)
     assert share(scored) == mask_features(trains, segment(trains))["volume_share"]
 
 

@@ -261,6 +261,9 @@ def time_points(folders: list[Path]) -> list[tuple[str, str]]:
     return [(a, b) for a, b in pairs if re.fullmatch(r"BraTS-.*-\d{3}", a) and a[:-4] == b[:-4]]
 
 
+BUILDER = Brats
+
+
 def load_volumes(data_dir, cache_dir="", patients=None) -> Iterator[Volume]:
     """Volumes of a BraTS folder, prepared on first use; all of them or those named in `patients`."""
     folders = patient_folders(data_dir)

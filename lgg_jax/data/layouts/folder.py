@@ -214,6 +214,9 @@ class Folder(cache.SliceBuilder):
         return map(read_volume, find_patients(data_dir))
 
 
+BUILDER = Folder
+
+
 def load_volumes(data_dir, cache_dir="", patients=None) -> Iterator[Volume]:
     """Volumes of a plain folder, prepared on first use; all of them or those named in `patients`."""
     if not knows_patients(read_cases(data_dir)):

@@ -192,6 +192,9 @@ def read_volume(folder: Path, clinical: dict) -> Volume:
     return Volume(patient_id(folder.name), np.stack(images), np.stack(masks) > 0, index, clinical)
 
 
+BUILDER = LggMri
+
+
 def load_volumes(data_dir, cache_dir="", patients=None) -> Iterator[Volume]:
     """Volumes of a kaggle_3m folder, prepared on first use; all of them or those named in `patients`."""
     return cache.load_volumes(LggMri, data_dir, cache_dir, patients)

@@ -12,16 +12,21 @@ from configs import default
 from lgg_jax.data import tabular
 from lgg_jax.data.volume import SEQUENCES, Volume
 from lgg_jax.errors import UserError
-from lgg_jax.grader import Grader, JointRun, Run, load_grader
-from lgg_jax.tasks.preparation import Grading
+from lgg_jax.segmenter import Grader, load_grader
+from lgg_jax.tasks import classification, joint
+from lgg_jax.tasks.preparation import Grading, GradingRun
 
 SCAN = Volume("p", IMAGE, None, np.arange(1, 7, dtype=np.int32), {"age": 40.0, "gender": None})
 DATA = ConfigDict({"target": "grade", "region": "crop", "channels": SEQUENCES[:3], "size": 16, "crop": True})
 AGE = tabular.fit([{"age": 30.0}, {"age": 50.0}], ("age",))
 
 
-def run(predict=None, threshold=0.5, encoder=AGE) -> Run:
-    return Run(Grading(DATA, None, encoder=encoder), {}, predict or by_age, threshold)
+def run(predict=None, threshold=0.5, encoder=AGE) -> GradingRun:
+    """What `classification.grading_run` makes of a workdir with this encoder."""
+    chosen = classification.Thresholds(patient_threshold=threshold)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classification, "restored", lambda *_: Grading(DATA, None, encoder=encoder))
+        return classification.grading_run(ConfigDict({"data": DATA}), None, predict or by_age, {}, chosen)
 
 
 def by_age(_variables, images, clinical):
@@ -80,7 +85,8 @@ def test_a_run_that_outlines_as_well_grades_by_the_mask_it_is_given():
 
     data = default.get_config().data
     data.size = 16
-    graded = Grader([JointRun(data, {}, number_of_slice)]).grade(SCAN, MASK, {"age": 3.0})
+    one = joint.grading_run(ConfigDict({"data": data}), None, number_of_slice, {}, None)
+    graded = Grader([one]).grade(SCAN, MASK, {"age": 3.0})
     logit = np.flatnonzero(MASK.any(axis=(1, 2))).mean()
     assert graded == {"grade_3_probability": pytest.approx(expit(logit)), "grade": 3}
 
