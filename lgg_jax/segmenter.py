@@ -48,8 +48,9 @@ def restore(workdir: Path, config: ml_collections.ConfigDict, step: int | None =
       step: of the checkpoint; None is the best on validation.
     """
     task = tasks.get(config.task)
+    chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
     variables, step = restore_variables(workdir, step)
-    return Restored(config, task, variables, step, workdir_lib.read_chosen(workdir, task.CHOSEN))
+    return Restored(config, task, variables, step, chosen)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -213,4 +213,4 @@ def test_an_ensemble_of_classifiers_is_refused(ensemble, lgg):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "classification"}))
     ended = lgg("evaluate", *(f"--workdir={run}" for run in ensemble))
     assert (ended.code, ended.out) == (2, "")
-    assert "only outlines are scored as an ensemble" in ended.err
+    assert "only segmentations are scored as an ensemble" in ended.err
