@@ -74,7 +74,7 @@ def in_browser(document: str, script: str, folder) -> dict:
                f"--user-data-dir={folder}/profile", "--enable-logging=stderr", "--virtual-time-budget=2000",
                "--dump-dom", path.as_uri()]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in done.stderr
+    assert "CONSOLE" not in done.stderr, done.stderr
     found = json.loads(html.unescape(re.search("FOUND(.*)END", done.stdout)[1]))
     assert found["problems"] == [] and all(name.startswith("data:") for name in found["resources"])
     return found

@@ -1,4 +1,4 @@
-"""The survey against counts taken from the files, what is said of it, and the augmentations one by one."""
+"""The page of `explore` against counts taken from the files, and the augmentations one by one."""
 
 import base64
 import re
@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from absl import flags
 from conftest import write_patient
+from head_volume import head_volume
 from page_parser import in_browser
 from PIL import Image
 
 from configs import default
 from lgg_jax import explore
 from lgg_jax.data import survey
-from lgg_jax.data.volume import Volume, find_geometry, foreground
 from lgg_jax.errors import UserError
 from lgg_jax.figures import augmentation as sheet
 from lgg_jax.figures.explore import whole_bins
@@ -101,56 +101,6 @@ def test_the_page_in_a_browser(explored, tmp_path):
     assert found["order"] == list(cases["tumour_pixels"].sort_values(kind="stable").index)
 
 
-def head_volume(patient: str, left: int, rest: float = 50.0) -> Volume:
-    """A head of 40 × 20 pixels in four slices of 60 × 60, tumour of 4 × 5 in the last two from column `left`."""
-    image, mask = np.zeros((4, 60, 60, 3), np.float32), np.zeros((4, 60, 60), bool)
-    image[:, 10:50, 20:40] = [rest, 100.0, 50.0]
-    image[:, 10:30, 20:40, 1] = 140.0
-    mask[2:, 12:16, left:left + 5] = True
-    return Volume(patient, image, mask, np.arange(1, 5, dtype=np.int32), {"grade": 2.0})
-
-
-def test_measures_by_hand():
-    volume = head_volume("TCGA_CS_1", left=20)
-    square = find_geometry(volume.image, survey.GRID)
-    case = survey.measure(volume, foreground(volume.image), square)
-    assert case["tumour_pixels"] == 40 and case["tumour_slices"] == 2 and case["head_pixels"] == 4 * 800
-    assert case["tumour_share"] == 40 / 3200
-    assert case["depth"] == 3 / 4  # the middle of the third and fourth of four
-    assert (square.top, square.left, square.side) == (9, 9, 42)
-    assert case["row"] == pytest.approx((14 - 9) / 42) and case["column"] == pytest.approx((22.5 - 9) / 42)
-    assert case["grade"] == 2.0 and np.isnan(case["age"]) and case["missing"] == ()
-
-
-def test_measures_without_tumour():
-    volume = head_volume("p", left=20)
-    volume.mask[:] = False
-    case = survey.measure(volume, foreground(volume.image), find_geometry(volume.image, survey.GRID))
-    assert case["tumour_pixels"] == case["tumour_share"] == 0
-    assert np.isnan([case["row"], case["column"], case["depth"]]).all()
-
-
-def test_intensities_are_quartiles_of_the_head():
-    volume = head_volume("TCGA_DU_1", left=20)
-    rows = explore.sequence_intensities(volume, foreground(volume.image), ("pre-contrast",))
-    assert [row["sequence"] for row in rows] == ["FLAIR", "post-contrast"]
-    assert (rows[0]["low"], rows[0]["median"], rows[0]["high"]) == (100.0, 120.0, 140.0)
-    assert rows[1]["median"] == 50.0 and rows[1]["institution"] == "DU"
-
-
-def test_maps_are_shares_of_patients():
-    """Two tumours at the left rim and one at the right, of three patients."""
-    found = survey.survey(head_volume(f"p{i}", left) for i, left in enumerate((20, 20, 35)))
-    row = round((14 - 9) / 42 * 128)
-    left, right, middle = (round((column - 9) / 42 * 128) for column in (22.5, 37.5, 30))
-    assert found.tumour_map[row, left] == pytest.approx(2 / 3)
-    assert found.tumour_map[row, right] == pytest.approx(1 / 3)
-    assert found.tumour_map[row, middle] == 0
-    assert found.head_map[row, middle] == 1 and found.head_map[row, 2] == 0
-    image, mask = found.samples["p2"]
-    assert image.shape == mask.shape == (42, 42) and mask.sum() == 20 and mask[5, 28]
-
-
 def test_grade_table_by_hand():
     grades = pd.Series(["II", "III", "III", "II", "III"])
     text = explore_page.grade_table(grades, pd.Series(["CS", "CS", "DU", "CS", "DU"]), "institution")
@@ -185,9 +135,6 @@ def test_errors_are_one_line(tiny, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         explore.explore(tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "file").write_text("")
-    nobody = Volume("p", np.ones((1, 8, 8, 3), np.uint8), None, np.arange(1), {})
-    with pytest.raises(UserError, match="patient p has no mask"):
-        survey.survey([nobody])
     with pytest.raises(UserError, match="cannot write to"):
         explore.explore(tiny, tmp_path / "file")
 
