@@ -40,6 +40,7 @@ class Page(HTMLParser):
             self.cell = None
 
     def handle_data(self, data):
+        data = re.sub(r"\s+", " ", data)  # as a browser shows it
         if self.cell is None:
             self.texts.append(data)
         else:
