@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from markupsafe import Markup
 
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.figures.learning import learning_curve
-from lgg_jax.pages import results as results
-from lgg_jax.pages.html import cards, facts, page, paragraph, picture, table
+from lgg_jax.pages import results
+from lgg_jax.pages.html import cards, facts, fill, page, paragraph, picture, table
 from lgg_jax.pages.runs import KINDS
 from lgg_jax.workdir import evaluate_command
 
@@ -59,22 +60,21 @@ def compose(runs: list, defaults: dict, folder: Path) -> str:
                  "Model card": model_card(runs)}  # fmt: skip
     names = ", ".join(run.name for run in runs)
     lead = "How well it works on whom, how it was trained, and what it is for. Research only: not a medical device."
-    return page(f"Report: {names}", lead, {heading: list(parts) for heading, parts in sections.items()})
+    return page(f"Report: {names}", lead, sections)
 
 
-def headline(runs: list) -> Iterator[str]:
-    """The tables that set all evaluations side by side, and how to make those that are missing."""
-    for run in runs:
-        yield from map(paragraph, missing(run))
+def headline(runs: list) -> list[Markup]:
+    """The commands for results that are missing, and the tables of all evaluations side by side."""
     evaluated = {f"{run.name}, {one.name}": (run, one) for run in runs for one in run.evaluations}
-    tiles = ((name, *tile) for name, (_, one) in evaluated.items() for tile in results.tiles(one))
-    yield facts({f"{name}: {label}": value for name, label, value in tiles})
+    tiles = {f"{name}: {label}": value for name, (_, one) in evaluated.items() for label, value in results.tiles(one)}
+    parts = [*(paragraph(text) for run in runs for text in missing(run)), facts(tiles)]
     for kind in KINDS:
         found = {name: one.results()[kind] for name, (_, one) in evaluated.items() if kind in one.results()}
         if found:
-            yield results.headline(found, kind, stated(found, evaluated))
+            parts.append(results.headline(found, kind, stated(found, evaluated)))
     tuned = [run for run in runs if run.config.get("init_from")]
-    yield from (paragraph(f"{run.name} went on from the best weights of {run.config['init_from']}.") for run in tuned)
+    return parts + [paragraph(f"{run.name} went on from the best weights of {run.config['init_from']}.")
+                    for run in tuned]  # fmt: skip
 
 
 def stated(found: dict, evaluated: dict) -> dict[str, list[str]]:
@@ -95,37 +95,52 @@ def missing(run) -> Iterator[str]:
         yield f"{run.name} has not been evaluated yet: {evaluate_command(run.workdir, run.splits)}"
 
 
-def curves(runs: list, folder: Path) -> Iterator[str]:
-    """A picture a value, for each task its own: losses of two tasks do not compare."""
-    yield from (paragraph(f"{run.name} has no logs/metrics.jsonl.") for run in runs if run.log.empty)
+def curves(runs: list, folder: Path) -> list[Markup]:
+    """The learning curves, and which runs have no log."""
+    parts = [paragraph(f"{run.name} has no logs/metrics.jsonl.") for run in runs if run.log.empty]
+    drawn = pictures(runs, folder)
+    if drawn:
+        steps = ", ".join(f"step {run.chosen['step']:,} ({run.name})" for run in runs if run.chosen)
+        text = (f"The dotted upright line is the step whose weights are kept, the best on validation: {steps}."
+                if steps else "No step has been chosen yet.")  # fmt: skip
+        parts += [paragraph(text), cards(*drawn)]
+    return parts
+
+
+def pictures(runs: list, folder: Path) -> list[Markup]:
+    """One plot for each logged value and task: the losses of two tasks do not compare."""
     drawn = []
     for kind in dict.fromkeys(run.config["task"] for run in runs):
         alike = [run for run in runs if run.config["task"] == kind]
+        steps = {run.name: run.chosen["step"] for run in alike if run.chosen}
         for value, label in CURVES.items():
             logs = {run.name: run.log for run in alike if value in run.log}
             if logs:
                 path = folder / f"{kind}_{value.replace('/', '_')}.png"
-                learning_curve(logs, value, {run.name: run.chosen["step"] for run in alike if run.chosen}, label, path)
+                learning_curve(logs, value, steps, label, path)
                 drawn.append(picture(path, f"{label[0].upper()}{label[1:]}, by step."))
-    if drawn:
-        steps = ", ".join(f"step {run.chosen['step']:,} ({run.name})" for run in runs if run.chosen)
-        yield paragraph(f"The dotted upright line is the step whose weights are kept, the best on validation: {steps}."
-                        if steps else "No step has been chosen yet.")  # fmt: skip
-        yield cards(*drawn)
+    return drawn
 
 
-def configuration(runs: list, defaults: dict) -> Iterator[str]:
-    """All fields, first those in which a run differs from the defaults."""
+def configuration(runs: list, defaults: dict) -> list[Markup]:
+    """All fields; those in which a run differs from the defaults come first."""
     fields = dict.fromkeys(key for run in runs for key in run.config)
     changed = [key for key in fields
                if any(key in run.config and run.config[key] != defaults.get(key) for run in runs)]  # fmt: skip
     same = [key for key in fields if key not in changed]
-    for keys, text in ((changed, "Fields in which a run differs from configs/default.py"), (same, "All other fields")):
-        frame = pd.DataFrame({"config field": keys})
-        for run in runs:
-            frame[run.name] = [_shown(run.config.get(key)) for key in keys]
-        frame["configs/default.py"] = [_shown(defaults.get(key)) for key in keys]
-        yield table(frame, f"{text} ({len(keys)})", sortable=keys is same)
+    return [
+        table(_fields(changed, runs, defaults),
+              f"Fields in which a run differs from configs/default.py ({len(changed)})", sortable=False),
+        table(_fields(same, runs, defaults), f"All other fields ({len(same)})"),
+    ]  # fmt: skip
+
+
+def _fields(keys: list[str], runs: list, defaults: dict) -> pd.DataFrame:
+    frame = pd.DataFrame({"config field": keys})
+    for run in runs:
+        frame[run.name] = [_shown(run.config.get(key)) for key in keys]
+    frame["configs/default.py"] = [_shown(defaults.get(key)) for key in keys]
+    return frame
 
 
 def _shown(value) -> str:
@@ -135,7 +150,8 @@ def _shown(value) -> str:
     return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def versions(runs: list) -> Iterator[str]:
+def versions(runs: list) -> list[Markup]:
+    """What each run was trained on, and the versions of the code that it recorded."""
     names = {name: None for run in runs for name in run.versions or {}}
     frame = pd.DataFrame({"": ["data folder", *(f"patients: {name}" for name in splits_lib.SETS), "split by", *names]})
     for run in runs:
@@ -143,32 +159,17 @@ def versions(runs: list) -> Iterator[str]:
         recorded = run.versions or {}
         code = (recorded.get(name, "not recorded") for name in names)
         frame[run.name] = [str(run.config.get("data.dir")), *counts, run.splits["by"], *code]
-    yield table(frame, "What the runs were given, and what they began with", sortable=False)
+    parts = [table(frame, "What the runs were given, and what they began with", sortable=False)]
     bare = [run.name for run in runs if run.versions is None]
     if bare:
-        yield paragraph(f"Versions of the code: not recorded by {', '.join(bare)}.")
+        parts.append(paragraph(f"Versions of the code: not recorded by {', '.join(bare)}."))
+    return parts
 
 
-def model_card(runs: list) -> Iterator[str]:
-    yield paragraph(
-        "Intended use: research on the segmentation and grading of lower-grade gliomas in MRI, by people who can judge "
-        "its answers. Not a medical device, not tested for use on patients, and not to be used for diagnosis, "
-        "treatment or any decision about a person."
-    )
-    yield paragraph(
-        "Input: T1, FLAIR and T1 with contrast of a whole volume, or the sequences that data.channels names, in axial "
-        "slices; FLAIR stands in for a missing sequence."
-    )
-    told = dict.fromkeys(line for run in runs for line in about(run))  # what holds for several is said once
-    yield from map(paragraph, told)
-    yield paragraph(
-        "Limits: it knows the scanners, institutions and annotators of its training data and no others. Trained on "
-        "tumours alone, it has never seen a healthy head or another disease, and may find tumour in them. The mask of "
-        "the LGG data is the FLAIR abnormality, oedema and tumour in one. Where files carry no voxel size, distances "
-        "are in pixels, with one slice counted as one pixel. The results hold for the patients scored here; other "
-        "hospitals and scanners need a validation of their own: "
-        "python -m lgg_jax evaluate --data_dir=OTHER --split=all."
-    )
+def model_card(runs: list) -> list[Markup]:
+    """Intended use, inputs, outputs, training data and limits."""
+    told = dict.fromkeys(text for run in runs for text in about(run))  # what holds for several runs is said once
+    return [fill("model_card.html", about=told)]
 
 
 def about(run) -> Iterator[str]:
