@@ -1,4 +1,4 @@
-"""The results of evaluations as HTML: the table that sets them side by side, and what one of them shows.
+"""The results of evaluations on the page of `report`: a table of them side by side, and the sections of each.
 
     headline({"before, test": metrics, "after, test": other}, "segmentation")
     evaluation(run, run.evaluations[0])
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from functools import reduce
 
 import pandas as pd
+from markupsafe import Markup
 
 from lgg_jax.figures.masks import COLOURS
 from lgg_jax.pages.html import cards, layers, paragraph, picture, table
@@ -55,7 +56,7 @@ GROUPS = {"missing_sequences": "sequences", "tumour_size": "tumour size"}
 UNSHOWN = ("slice_dice_all_sum", "slice_dice_tumour_sum", "volume_iou", "logit")
 
 
-def headline(results: dict[str, dict], kind: str, stated: dict[str, list[str]]) -> str:
+def headline(results: dict[str, dict], kind: str, stated: dict[str, list[str]]) -> Markup:
     """Measures in rows, evaluations in columns.
 
     Args:
@@ -103,39 +104,43 @@ def beside(metrics: dict, place: str) -> tuple[list[float] | None, int | None]:
     return interval, find(metrics, f"{part}.n") if key in ("mean", "auc", "accuracy") else None
 
 
-def tiles(one) -> Iterator[tuple[str, str]]:
-    """The number to lead with, as label and value; of a joint task two."""
-    level = "patient" if one.metrics.get("target") == "grade" else "slice"
-    leads = {
-        "segmentation": ("volume_dice.mean", "mean volume Dice of {} patients", "nothing called tumour: {}"),
-        "classification": (f"{level}.auc", f"AUC of {{}} {level}s", "chance: 0.5"),
-    }
-    for kind, metrics in one.results().items():
-        place, name, baseline = leads[kind]
-        value, (interval, count) = find(metrics, place), beside(metrics, place)
-        bounds = "" if interval is None else ", 95 % interval {:.3f} to {:.3f}".format(*interval)
-        beaten = baseline.format(estimate(metrics, *SEGMENTATION["– if nothing were called tumour"]))
-        yield f"{name.format(count)}{bounds} ({beaten})", "–" if value is None else f"{value:.3f}"
+def tiles(one) -> list[tuple[str, str]]:
+    """The main result of each kind, as label and value; a joint task has two."""
+    found, shown = one.results(), []
+    if "segmentation" in found:
+        metrics = found["segmentation"]
+        background = estimate(metrics, *SEGMENTATION["– if nothing were called tumour"])
+        baseline = f"nothing called tumour: {background}"
+        shown.append(_tile(metrics, "volume_dice.mean", "mean volume Dice", "patients", baseline))
+    if "classification" in found:
+        level = "patient" if one.metrics.get("target") == "grade" else "slice"
+        shown.append(_tile(found["classification"], f"{level}.auc", "AUC", f"{level}s", "chance: 0.5"))
+    return shown
 
 
-def evaluation(run, one) -> Iterator[str]:
-    """What one evaluation shows: pictures, cases as layers, subgroups, and all cases.
+def _tile(metrics: dict, place: str, name: str, over: str, baseline: str) -> tuple[str, str]:
+    """Label and value: ("AUC of 9 slices, 95 % interval 0.584 to 0.863 (chance: 0.5)", "0.728")."""
+    value, (interval, count) = find(metrics, place), beside(metrics, place)
+    bounds = "" if interval is None else ", 95 % interval {:.3f} to {:.3f}".format(*interval)
+    return f"{name} of {count} {over}{bounds} ({baseline})", "–" if value is None else f"{value:.3f}"
+
+
+def evaluation(run, one) -> list[Markup]:
+    """The section of one evaluation: figures, example cases as layers, subgroups, and all cases.
 
     Args:
       run, one: a `runs.Run` and one of its `runs.Evaluation`.
     """
-    metrics = one.metrics
+    metrics, figures = one.metrics, one.folder / "figures"
     step = f"checkpoint of step {metrics['step']:,}" if "step" in metrics else "several runs together"
-    yield paragraph(f"Split “{metrics.get('split')}” of {metrics.get('dataset')}, {step}.{_chosen(metrics)}")
-    yield from map(paragraph, cautions(run, metrics))
-    drawn = [picture(one.folder / "figures" / name, caption, wide=name == "dice.png")
-             for name, caption in FIGURES.items() if (one.folder / "figures" / name).exists()]  # fmt: skip
-    yield cards(*drawn)
+    source = f"Split “{metrics.get('split')}” of {metrics.get('dataset')}, {step}.{_chosen(metrics)}"
+    drawn = [picture(figures / name, caption, wide=name == "dice.png")
+             for name, caption in FIGURES.items() if (figures / name).exists()]  # fmt: skip
+    parts = [*map(paragraph, [source, *cautions(run, metrics)]), cards(*drawn)]
     if "segmentation" in one.results():
-        yield from cases(run, one)
-        yield subgroups(one.results()["segmentation"])
-    for name, rows in one.tables.items():
-        yield all_cases(rows, "All cases" if name == "cases" else "All grades")
+        parts += [*cases(run, one), subgroups(one.results()["segmentation"])]
+    titles = {"cases": "All cases", "grades": "All grades"}
+    return parts + [all_cases(rows, titles[name]) for name, rows in one.tables.items()]
 
 
 def _chosen(metrics: dict) -> str:
@@ -168,31 +173,32 @@ def cautions(run, metrics: dict) -> Iterator[str]:
         yield f"{count} patients are few: below 30 a bootstrap interval is too narrow."
 
 
-def cases(run, one) -> Iterator[str]:
+def cases(run, one) -> list[Markup]:
     """Best, median and worst as layers; the still picture of an older evaluation."""
     folder = one.folder / "figures"
     if one.cases:
-        yield paragraph("Best, median and worst by volume Dice, each at the slice with most tumour. The boxes show and "
-                        "hide the outlines of what was drawn by hand (truth) and of what was predicted; where one is "
-                        "not to be seen, that mask is empty in the slice.")  # fmt: skip
-        yield cards(*(_case(folder / "cases", case) for case in one.cases))
-        return
+        text = ("Best, median and worst by volume Dice, each at the slice with most tumour. The boxes show and "
+                "hide the outlines of what was drawn by hand (truth) and of what was predicted; where one is "
+                "not to be seen, that mask is empty in the slice.")  # fmt: skip
+        return [paragraph(text), cards(*(_case(folder / "cases", case) for case in one.cases))]
+    parts = []
     if (folder / "overlays.png").exists():
-        yield cards(picture(folder / "overlays.png", "Best, median and worst by volume Dice.", wide=True))
+        parts.append(cards(picture(folder / "overlays.png", "Best, median and worst by volume Dice.", wide=True)))
     if "step" in one.metrics:
         split, step = one.metrics.get("split"), one.metrics["step"]
-        yield paragraph("Outlines to show and hide are made by: python -m lgg_jax evaluate "
-                        f"--workdir={run.workdir} --split={split} --step={step} --name={one.name}")  # fmt: skip
+        parts.append(paragraph("Outlines to show and hide are made by: python -m lgg_jax evaluate "
+                               f"--workdir={run.workdir} --split={split} --step={step} --name={one.name}"))  # fmt: skip
+    return parts
 
 
-def _case(folder, case: dict) -> str:
+def _case(folder, case: dict) -> Markup:
     overlays = {name: (folder / f"{case['name']}_{name}.png", COLOURS[name]) for name in ("truth", "prediction")}
     where = f"{case['patient']}, slice {case['slice']}"
     text = f"{case['rank'].capitalize()}: {where}, volume Dice {case['volume_dice']:.3f}."
     return layers(folder / f"{case['name']}.png", overlays, text)
 
 
-def subgroups(metrics: dict) -> str:
+def subgroups(metrics: dict) -> Markup:
     """A row a group: its mean volume Dice with interval and n."""
     rows = []
     for grouping, groups in metrics.get("subgroups", {}).items():
@@ -209,7 +215,7 @@ def subgroups(metrics: dict) -> str:
     return table(frame, text, dict.fromkeys(("mean", "from", "to", "median"), ".3f"))
 
 
-def all_cases(rows: pd.DataFrame, title: str) -> str:
+def all_cases(rows: pd.DataFrame, title: str) -> Markup:
     """The rows of cases.csv, who it is on the left and what belongs to the patient on the right."""
     right = [name for name in ("institution", "grade") if name in rows]
     shown = rows.drop(columns=[name for name in UNSHOWN if name in rows])
