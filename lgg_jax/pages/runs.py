@@ -33,7 +33,7 @@ _PROTOCOL = (
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` left in eval/<name>.
+    """The files that `evaluate` wrote to eval/NAME.
 
     Attributes:
       metrics: the content of metrics.json.
