@@ -32,15 +32,31 @@ _MAY_DIFFER = ("data.dir", "data.cache_dir")
 _PACKAGES = ("lgg-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow", "tensorflow-cpu", "numpy")
 
 
-def write_json(path: Path, content: dict) -> None:
-    """Written beside and renamed, so that no reader meets half a file; NaN is refused."""
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a temporary file in the same folder and rename it, so that no reader sees a partial file.
+
+    Missing parent folders are created. If writing fails, the earlier file stays and the temporary file is removed.
+
+    Raises:
+      OSError: the folder or the file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+        temporary.write_bytes(content)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write a dictionary as JSON, atomically.
+
+    Raises:
+      OSError: the file cannot be written.
+      ValueError: the content has a NaN or an infinity.
+    """
+    write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 def read_json(path: Path, remedy: str) -> dict:

@@ -6,7 +6,6 @@
 
 import contextlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ import tqdm
 from clu import metric_writers
 from clu.metric_writers import interface
 
-from lgg_jax import parallel
+from lgg_jax import parallel, workdir
 
 
 class JsonlWriter(metric_writers.MetricWriter):
@@ -107,14 +106,12 @@ class Logger:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Cuts the lines of later steps, which the resumed run writes again, and a last line that was cut off."""
+    """Remove the lines of later steps, which the resumed run writes again, and a truncated last line."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text().splitlines():
-        with contextlib.suppress(ValueError):  # only a line that a kill cut short does not parse
+        with contextlib.suppress(ValueError):  # only a line that was truncated when the run was killed does not parse
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+    workdir.write_atomically(path, "".join(kept).encode())

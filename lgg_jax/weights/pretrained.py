@@ -9,7 +9,6 @@
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import flax.traverse_util
@@ -18,6 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from lgg_jax import workdir
 from lgg_jax.errors import UserError
 
 FORMAT = "lgg_jax pretrained 1"
@@ -77,18 +77,17 @@ def _reorder(channels, pretrained: Pretrained):
 
 
 def write_pretrained(path: Path, pretrained: Pretrained) -> None:
-    """One safetensors file, written beside and renamed; OSError where that fails."""
+    """Write one safetensors file, atomically.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
     tensors = flax.traverse_util.flatten_dict(pretrained.variables, sep="/")
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     about = {f.name: getattr(pretrained, f.name) for f in dataclasses.fields(Pretrained) if f.name != "variables"}
     about |= {"format": FORMAT, "architecture": ARCHITECTURE, "include_top": pretrained.include_top}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(safetensors.numpy.save(tensors, {key: json.dumps(value) for key, value in about.items()}))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = safetensors.numpy.save(tensors, {key: json.dumps(value) for key, value in about.items()})
+    workdir.write_atomically(path, content)
 
 
 def read_pretrained(path: str | Path) -> Pretrained:

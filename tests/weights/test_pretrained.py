@@ -50,7 +50,7 @@ def test_a_file_that_cannot_be_written_leaves_the_one_before(path, monkeypatch):
 def test_reading_takes_no_other_framework(path):
     code = f"""if True:
         import sys
-        from lgg_jax.models.pretrained import read_pretrained
+        from lgg_jax.weights.pretrained import read_pretrained
         read_pretrained({str(path)!r})
         assert not {{"tensorflow", "keras", "torch", "h5py"}} & set(sys.modules)"""
     subprocess.run([sys.executable, "-c", code], check=True)
