@@ -171,6 +171,14 @@ def test_a_broken_file_is_said(tmp_path, content):
         workdir.read_json(path, "look again")
 
 
+def test_a_failed_write_leaves_the_earlier_file(tmp_path):
+    path = tmp_path / "splits.json"
+    workdir.write_json(path, {"whole": 1})
+    with pytest.raises(TypeError):
+        workdir.write_json(path, {"not JSON": object()})
+    assert json.loads(path.read_text()) == {"whole": 1}
+
+
 def test_no_half_file_and_no_nan(tmp_path):
     path = tmp_path / "x.json"
     workdir.write_json(path, {"a": 1})

@@ -1,14 +1,13 @@
 """Which patients train, validate and test: data written down as JSON, not code.
 
     splits = make_splits(list_patients("kaggle_3m"), seed=0, test_fraction=0.2, validation_fraction=0.1)
-    write_splits("splits.json", splits)
-    validate_splits(read_splits("splits.json"))
+    workdir.write_json(Path("splits.json"), splits)
+    splits = read_splits("splits.json")                                  # validated
 """
 
 import hashlib
 import itertools
 import json
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -133,24 +132,13 @@ def _spread(ordered: list[str], count: float, purpose: str) -> list[str]:
     return [ordered[int((i + start) * len(ordered) / count)] for i in range(count)]
 
 
-def write_splits(path, splits: dict) -> None:
-    """Written beside and renamed, so that no reader meets half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(splits, indent=1) + "\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def read_splits(path) -> dict:
     """A validated splits file; UserError when it is missing, no JSON or not a split."""
+    remedy = "pass the splits.json of a run directory"
     try:
         splits = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot read splits from {path} ({error})", "pass a file that write_splits wrote") from error
+        raise UserError(f"cannot read splits from {path} ({error})", remedy) from error
     validate_splits(splits, where=str(path))
     return splits
 

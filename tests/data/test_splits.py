@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,9 +13,9 @@ from lgg_jax.data.splits import (
     read_splits,
     rows,
     validate_splits,
-    write_splits,
 )
 from lgg_jax.errors import UserError
+from lgg_jax.workdir import write_json
 
 SETS = ("train", "validation", "test")
 
@@ -100,17 +98,9 @@ def test_impossible_requests(arguments, message):
 
 def test_written_and_read_back(tmp_path):
     splits = make_splits(cohort(), 0, 0.2, 0.1)
-    write_splits(tmp_path / "new" / "splits.json", splits)
+    write_json(tmp_path / "new" / "splits.json", splits)
     assert read_splits(tmp_path / "new" / "splits.json") == splits
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["splits.json"]
-
-
-def test_a_failed_write_leaves_the_earlier_file(tmp_path):
-    path = tmp_path / "splits.json"
-    write_splits(path, {"whole": 1})
-    with pytest.raises(TypeError):
-        write_splits(path, {"not JSON": object()})
-    assert json.loads(path.read_text()) == {"whole": 1}
 
 
 def valid(**changes):
@@ -200,7 +190,7 @@ def test_a_config_that_splits_by_slice_says_that_it_leaks(small_phantoms, capsys
 
 def test_only_slices_can_be_scored_by_slice(small_phantoms, tmp_path):
     by_slice = config(small_phantoms, split_by="slice")
-    write_splits(tmp_path / "splits.json", dataset.resolve_splits(by_slice))
+    write_json(tmp_path / "splits.json", dataset.resolve_splits(by_slice))
     from_file = config(small_phantoms, splits=str(tmp_path / "splits.json"))
     assert dataset.resolve_splits(from_file)["by"] == "slice"
     for each in (by_slice, from_file):
@@ -212,7 +202,7 @@ def test_only_slices_can_be_scored_by_slice(small_phantoms, tmp_path):
 def test_folds_of_a_split_that_is_settled(small_phantoms, tmp_path):
     """A run of another fold than its config says would be pooled with the wrong ones."""
     path = str(tmp_path / "splits.json")
-    write_splits(path, dataset.resolve_splits(config(small_phantoms, folds=3, fold=1)))
+    write_json(tmp_path / "splits.json", dataset.resolve_splits(config(small_phantoms, folds=3, fold=1)))
     splits = dataset.resolve_splits(config(small_phantoms, splits=path))
     assert splits == dataset.resolve_splits(config(small_phantoms, splits=path, folds=3, fold=1))
     for other in ({"folds": 3}, {"folds": 4, "fold": 1}):

@@ -10,7 +10,7 @@ import pytest
 
 from configs import default, grade_resnet50
 from lgg_jax import workdir as workdir_lib
-from lgg_jax.data import dataset, region, splits, tabular
+from lgg_jax.data import dataset, region, tabular
 from lgg_jax.data.mask_features import mask_features
 from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
@@ -235,7 +235,7 @@ def share(case) -> float:
 def test_a_segmentation_that_was_trained_on_tested_patients(two_stage, trained, tmp_path):
     names = json.loads((trained / "splits.json").read_text())
     swapped = names | {"train": names["test"] + names["train"][1:], "test": names["train"][:1]}
-    splits.write_splits(tmp_path / "swapped.json", swapped)
+    (tmp_path / "swapped.json").write_text(json.dumps(swapped))
     two_stage.data.splits = str(tmp_path / "swapped.json")
     with pytest.raises(UserError, match=f"was trained on 1 patients that are tested here.*{names['train'][0]}"):
         dataset.resolve_splits(two_stage)
