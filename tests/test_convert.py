@@ -19,7 +19,7 @@ from lgg_jax import convert
 from lgg_jax.errors import UserError
 from lgg_jax.models.resnet import BLOCKS, Bottleneck, ResNet50
 from lgg_jax.weights.names import LAYOUTS, tensors_of
-from lgg_jax.weights.pretrained import Pretrained, read_pretrained, to_network
+from lgg_jax.weights.pretrained import Pretrained, read_pretrained
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras's variables
 BLOCK_NAMES = [(stage, block) for stage, blocks in enumerate(BLOCKS, 1) for block in range(blocks)]
@@ -271,5 +271,7 @@ def test_a_cat_is_an_egyptian_cat(tfjs_resnet50, tmp_path):
     photo = skimage.transform.resize(skimage.data.chelsea()[:, 75:375], (224, 224), anti_aliasing=True)
     model = ResNet50(pretrained.stride_on_first, 1000, pretrained.epsilon)
     run_model = jax.jit(partial(model.apply, train=False))
-    logits = run_model(pretrained.variables, to_network(np.float32(photo)[None], pretrained))
+    photo = photo[..., ::-1] if pretrained.channel_order == "BGR" else photo
+    x = np.float32((photo * pretrained.scale - np.array(pretrained.mean)) / pretrained.std)[None]
+    logits = run_model(pretrained.variables, x)
     assert logits.argmax() == 285 and jax.nn.softmax(logits).max() > 0.8

@@ -1,10 +1,10 @@
-"""Converted ImageNet weights: the file, and what its weights expect of the input.
+"""Converted ImageNet weights: their file, and the input that they expect.
 
     pretrained = read_pretrained("resnet50.safetensors")
     model = ResNet50(pretrained.stride_on_first, epsilon=pretrained.epsilon)
-    maps = model.apply(pretrained.variables, to_network(photos, pretrained), train=False)
+    maps = model.apply(pretrained.variables, from_zscore(images, pretrained), train=False)
 
-`python -m lgg_jax convert` writes the file; safetensors is all that reading it takes.
+`python -m lgg_jax convert` writes the file. Reading it needs no framework but safetensors.
 """
 
 import dataclasses
@@ -22,20 +22,20 @@ from lgg_jax.errors import UserError
 
 FORMAT = "lgg_jax pretrained 1"
 ARCHITECTURE = "resnet50"
-# Of the training photos, RGB in 0 … 1.
+# Of the training images of ImageNet, RGB in 0 … 1.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pretrained:
-    """Weights of a ResNet50 and how they are to be used.
+    """Weights of a ResNet50 and the input that they expect.
 
     Attributes:
       variables: {"params", "batch_stats"} of `ResNet50`, float32; with `head` if the 1000 classes were kept.
       stride_on_first, epsilon: fields of `ResNet50`.
       channel_order: "RGB" or "BGR".
-      scale: what white is, 1 or 255, before `mean` is subtracted and `std` divided by.
+      scale: the value of white, 1 or 255, before `mean` is subtracted and the result is divided by `std`.
       mean, std: of the channels, in `channel_order`.
       source, sha256: name and digest of the file that was converted.
     """
@@ -55,18 +55,19 @@ class Pretrained:
         return "head" in self.variables["params"]
 
 
-def to_network(images: jax.Array | np.ndarray, pretrained: Pretrained) -> jax.Array | np.ndarray:
-    """(…, 3) float32 RGB in 0 … 1 → (…, 3) float32 as the weights expect it."""
-    images = _reorder(images, pretrained) * np.float32(pretrained.scale)
-    return (images - np.float32(pretrained.mean)) / np.float32(pretrained.std)
-
-
 def from_zscore(images: jax.Array | np.ndarray, pretrained: Pretrained) -> jax.Array | np.ndarray:
-    """(…, 3) float32 of mean 0 and standard deviation 1 → (…, 3) float32 as the weights expect it.
+    """Scale z-scored images to the input that the weights expect.
 
-    z is taken as a photo whose channels have ImageNet's mean and spread, z · IMAGENET_STD · scale + mean, and that
-    goes through the weights' own (x - mean) / std. The mean cancels: z · IMAGENET_STD · scale / std, in their order
-    of channels. So torchvision's weights get z itself, Keras's about 57 z, their usual range.
+    z is taken as a photo whose channels have ImageNet's mean and standard deviation, z · IMAGENET_STD · scale + mean.
+    The normalisation of the weights, (x - mean) / std, is applied to it. The mean cancels, and z · IMAGENET_STD ·
+    scale / std remains, in the channel order of the weights. torchvision's weights get z itself, Keras's get about
+    57 z, their usual range.
+
+    Args:
+      images: (…, 3) float32, mean 0 and standard deviation 1.
+
+    Returns:
+      (…, 3) float32.
     """
     spread = _reorder(np.float32(IMAGENET_STD), pretrained) * np.float32(pretrained.scale)
     return _reorder(images, pretrained) * (spread / np.float32(pretrained.std))
@@ -91,7 +92,11 @@ def write_pretrained(path: Path, pretrained: Pretrained) -> None:
 
 
 def read_pretrained(path: str | Path) -> Pretrained:
-    """What `convert` wrote. UserError where the file is missing, cut short, or holds something else."""
+    """Read a file that `convert` wrote.
+
+    Raises:
+      UserError: the file is missing, truncated, or not a file of converted weights.
+    """
     remedy = "pass as config.model.pretrained what python -m lgg_jax convert wrote"
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
