@@ -28,6 +28,7 @@ from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -125,7 +126,7 @@ def auc_with_ci(labels, scores, patients) -> dict:
 def brier(labels, probabilities) -> float:
     """mean((probability - label)²) (Brier 1950); 0 is best, always saying 0.5 scores 0.25."""
     labels, probabilities = _checked(labels, probabilities, probability=True)
-    return float(np.mean((probabilities - labels) ** 2))
+    return float(brier_score_loss(labels, probabilities, pos_label=True))
 
 
 def calibration_bins(labels, probabilities, bins=10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
