@@ -1,44 +1,59 @@
-"""Means with an interval, for values that are few and skewed.
+"""Means with bootstrap confidence intervals, for few and skewed values.
 
     summary([0.91, 0.84, 0.12])            # {"mean", "median", "std", "ci95": [lo, hi], "n"}
-    pooled(sums=[4.5, 1.0], counts=[5, 2]) # {"mean", "ci95", "n"}: a mean over slices, resampled by patient
+    pooled(sums=[4.5, 1.0], counts=[5, 2]) # {"mean", "ci95", "n"}: a mean over slices, bootstrap over patients
 """
 
 import numpy as np
+from scipy import stats
 
 
 def bootstrap_ci(values, counts=None, *, seed=0, resamples=10_000, level=0.95) -> list[float] | None:
-    """Percentile bootstrap interval of a mean over patients (Efron 1979).
+    """Percentile bootstrap confidence interval of a mean over patients (Efron 1979).
 
-    The percentile form: it stays within the range of the metric, does not break down when values are equal, and serves
-    ratios as well. BCa gains little: for Dice with one failure in eight patients (simulated), the nominal 95 % interval
-    covered 77 % (BCa 78 %) at 13 patients, 88 % (89 %) at 30. A failure too rare to be in the sample widens neither.
+    The percentile method stays within the range of the metric, also works for ratios, and does not fail when all values
+    are equal. BCa covers only slightly better: in a simulation of Dice with one failure in eight patients, the nominal
+    95 % interval covered 77 % (BCa 78 %) at 13 patients and 88 % (BCa 89 %) at 30. Neither interval includes a failure
+    that is too rare to occur in the sample.
+
+    The result does not depend on the order of the patients.
 
     Args:
-      values: (patient,) a value of each patient, or with `counts` the sum over what the patient has.
-      counts: (patient,) how many went into each sum; the mean is then sum(values) / sum(counts). Patients with
-        none take no part.
+      values: (patient,) float, the value of each patient; with `counts`, the sum over the patient's slices.
+      counts: (patient,) number of slices in each sum. The statistic is then sum(values) / sum(counts). Patients with
+        a count of 0 are excluded.
+      seed: seed of the resampling.
+      resamples: number of bootstrap resamples.
+      level: nominal coverage of the interval.
 
     Returns:
-      [low, high], or None with fewer than two patients: one says nothing about the next (nor do three say much).
+      [low, high], or None for fewer than two patients.
     """
     values = np.asarray(values, np.float64)
     counts = np.ones_like(values) if counts is None else np.asarray(counts, np.float64)
-    order = np.lexsort((counts, values))  # the interval must not depend on the order of the rows
+    order = np.lexsort((counts, values))  # The interval must not depend on the order of the rows.
     values, counts = values[order], counts[order]
     values, counts = values[counts > 0], counts[counts > 0]
     if len(values) < 2:
         return None
-    drawn = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
-    means = values[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    return np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
+    result = stats.bootstrap(
+        (values, counts), lambda values, counts, axis: values.sum(axis=axis) / counts.sum(axis=axis), paired=True,
+        n_resamples=resamples, confidence_level=level, method="percentile", rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return sorted(map(float, result.confidence_interval))  # If all values are equal, rounding may put low above high.
 
 
 def summary(values) -> dict:
-    """Mean, median, standard deviation (n - 1) and 95 % interval of one value a patient; None where undefined.
+    """Mean, median, standard deviation and 95 % confidence interval of one value per patient.
+
+    Args:
+      values: (patient,) float.
+
+    Returns:
+      {"mean", "median", "std", "ci95", "n"}; the standard deviation has the divisor n - 1. Undefined entries are None.
 
     Raises:
-      ValueError: a value is NaN or infinite: what is excluded must be left out, and counted, before.
+      ValueError: a value is NaN or infinite. The caller must remove and count excluded cases.
     """
     values = np.asarray(values, np.float64)
     if not np.isfinite(values).all():
@@ -53,13 +68,15 @@ def summary(values) -> dict:
 
 
 def pooled(sums, counts) -> dict:
-    """Mean over slices with an interval that resamples patients, because slices of one patient are not independent.
+    """Mean over slices with a bootstrap over patients, because slices of one patient are not independent.
 
     Args:
-      sums, counts: (patient,) sum of the slice values and number of slices.
+      sums: (patient,) float, sum of the slice values of each patient.
+      counts: (patient,) int, number of slices of each patient.
 
     Returns:
-      {"mean", "ci95", "n"} with n = slices; mean and ci95 are None where there is nothing to take them of.
+      {"mean", "ci95", "n"}, where n is the number of slices. "mean" is None without slices, "ci95" is None for fewer
+      than two patients with slices.
     """
     n = int(np.sum(counts))
     return {"mean": float(np.sum(sums)) / n if n else None, "ci95": bootstrap_ci(sums, counts), "n": n}

@@ -28,6 +28,13 @@ def test_seed_decides_and_order_does_not():
 
 def test_equal_values_have_an_interval_of_no_width():
     assert bootstrap_ci([0.5] * 6) == [0.5, 0.5]
+    low, high = bootstrap_ci([0.91] * 7)
+    assert low <= high == pytest.approx(low)
+
+
+def test_the_interval_of_a_seed_stays_what_it_was():
+    """The metrics.json of earlier runs must remain comparable when another version of SciPy draws the resamples."""
+    assert bootstrap_ci(np.sqrt(np.arange(23) / 22)) == pytest.approx([0.5466445676836028, 0.7587037932435591])
 
 
 def test_patients_are_resampled_not_slices():
