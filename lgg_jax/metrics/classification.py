@@ -1,23 +1,23 @@
-"""Scores of a yes-or-no classifier, per slice and per patient: the body of a classification metrics.json.
+"""Binary classification metrics per slice and per patient: the metrics of a classification metrics.json.
 
     patients = patient_scores(slices)                                        # mean logit over tumour slices
     threshold = best_threshold(validation["label"], validation["probability"])
     metrics = summarise(slices, patients, threshold, patient_threshold)      # ready for json.dumps
-    delong_ci(labels, scores), bootstrap_auc_ci(labels, scores, patients)    # AUC: rows as independent, or by patient
+    delong_ci(labels, scores), bootstrap_auc_ci(labels, scores, patients)    # AUC with intervals
 
-What `score` gives where a number is undefined (None, never NaN) or easily misread:
+Values of `score` that are undefined (None, never NaN) or easily misread:
 
-    case                     auc    auc_ci95_delong          auc_ci95_bootstrap   other
-    only positives           None   None                     None                 specificity None
-    only negatives           None   None                     None                 sensitivity None; f1 None if all "no"
-    a class with one row     given  None                     None
-    a class in one patient   given  given                    None
-    one patient              given  given                    None                 accuracy_ci95 None
-    all scores equal         0.5    [0.5, 0.5]               [0.5, 0.5]
-    perfect separation       1      [0.025 ** (1 / k), 1]    [1, 1]               k: rows of the smaller class
-    no row                   ValueError, from `summarise` UserError
+    case                     auc     auc_ci95_delong          auc_ci95_bootstrap   other
+    only positives           None    None                     None                 specificity None
+    only negatives           None    None                     None                 sensitivity None; f1 None without fp
+    a class with one row     number  None                     None
+    a class in one patient   number  interval                 None
+    one patient              number  interval                 None                 accuracy_ci95 None
+    all scores equal         0.5     [0.5, 0.5]               [0.5, 0.5]
+    perfect separation       1       [0.025 ** (1 / k), 1]    [1, 1]               k: rows of the smaller class
+    no row                   ValueError; UserError from `summarise`
 
-A row is called positive when its probability is at or above the threshold.
+A row is predicted positive if its probability is at or above the threshold.
 """
 
 from collections.abc import Iterator
@@ -38,21 +38,27 @@ from lgg_jax.metrics.overlap import confusion
 
 
 def delong_ci(labels, scores, level=0.95) -> tuple[float | None, list[float] | None]:
-    """AUC with the interval of DeLong, DeLong and Clarke-Pearson (1988), by midranks (Sun and Xu 2014).
+    """AUC with the confidence interval of DeLong, DeLong and Clarke-Pearson (1988), by midranks (Sun and Xu 2014).
 
-    With V10 a positive row's share of negatives below it (ties count half) and V01 a negative row's share of positives
-    above it, AUC = mean(V10) and its variance is var(V10) / m + var(V01) / n. The interval is symmetric for logit(AUC):
-    it stays within [0, 1] and covers better (simulated normal scores, AUC 0.95, nominal 95 %: with 44 + 43 rows 94 %
-    against 89 % of AUC ± 1.96 SE; with 9 + 9 rows 98 % against 66 %). Perfect separation has no variance to go by;
-    its bound is then that of the k disjoint pairs (k: the smaller class), all right with a chance of AUC ** k.
+    V10 is the fraction of negatives with a score below that of a positive row (ties count half). V01 is the fraction of
+    positives with a score above that of a negative row. AUC = mean(V10), with the variance var(V10) / m + var(V01) / n.
+    The interval is symmetric on the scale of logit(AUC). It stays within [0, 1] and has better coverage than
+    AUC ± 1.96 SE (simulated normal scores, AUC 0.95, nominal 95 %: 94 % instead of 89 % with 44 + 43 rows; 98 % instead
+    of 66 % with 9 + 9 rows). With perfect separation the variance is 0. The bound then comes from the k disjoint pairs
+    (k: rows of the smaller class), which are all ordered correctly with probability AUC ** k.
 
-    Rows are taken as independent: right for patients, far too narrow for slices.
+    Rows are assumed to be independent. This holds for patients; for slices the interval is far too narrow.
 
     Args:
-      labels, scores: (row,) 0/1 or bool; any finite numbers, higher means more likely positive.
+      labels: (row,) 0/1 or bool.
+      scores: (row,) finite numbers; a higher score means more likely positive.
+      level: nominal coverage of the interval.
 
     Returns:
-      AUC, None when a class is missing; [low, high], None also when a class has one row.
+      AUC, or None if a class is missing; [low, high], or None if a class has fewer than two rows.
+
+    Raises:
+      ValueError: no row, different lengths, labels other than 0 and 1, or scores that are not finite.
     """
     labels, scores = _checked(labels, scores)
     positive, negative = scores[labels], scores[~labels]
@@ -74,11 +80,13 @@ def delong_ci(labels, scores, level=0.95) -> tuple[float | None, list[float] | N
 
 
 def bootstrap_auc_ci(labels, scores, patients, seed=0, resamples=2000, level=0.95) -> list[float] | None:
-    """Percentile interval of the AUC when patients are resampled, each with all its rows.
+    """Percentile bootstrap confidence interval of the AUC; each resampled patient contributes all its rows.
 
-    Resamples that lack a class have no AUC and are left out. None where a class lies in fewer than two patients.
-    Simulated slices, nominal 95 %: where all slices of a patient have its label, as with grade, it covered 92 % with 18
-    or 88 patients (DeLong 39 %); where they differ, as with presence, 88 and 93 % (83 and 81 %).
+    Resamples that lack a class have no AUC and are excluded. Coverage for simulated slices, nominal 95 %, with 18 and
+    88 patients: 92 % (DeLong 39 %) if all slices of a patient have the same label, as for grade; 88 % and 93 % (DeLong
+    83 % and 81 %) if they differ, as for presence.
+
+    The arguments are those of `resampled_curves`. The result is None if a class occurs in fewer than two patients.
     """
     areas = [np.trapezoid(tp, fp) / (tp[-1] * fp[-1])
              for tp, fp in resampled_curves(labels, scores, patients, seed, resamples)]
@@ -86,14 +94,22 @@ def bootstrap_auc_ci(labels, scores, patients, seed=0, resamples=2000, level=0.9
 
 
 def resampled_curves(labels, scores, patients, seed=0, resamples=2000) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For each bootstrap resample of the patients the counts that ROC and precision–recall curves are made of.
+    """Counts for the ROC and precision–recall curve of each bootstrap resample of the patients.
 
     Args:
-      labels, scores, patients: (row,); the patients' names decide the order of drawing, not the order of the rows.
+      labels: (row,) 0/1 or bool.
+      scores: (row,) finite numbers; a higher score means more likely positive.
+      patients: (row,) names. The resamples depend on the sorted names, not on the order of the rows.
+      seed: seed of the resampling.
+      resamples: number of bootstrap resamples.
 
     Yields:
-      tp, fp: (1 + distinct score,) positives and negatives at or above each score, from the highest; both start at 0.
-      Nothing for a resample that lacks a class, nothing at all where a class lies in fewer than two patients.
+      tp, fp: (1 + distinct scores,) int, positives and negatives at or above each score, from the highest score down;
+      both start at 0. Resamples that lack a class are skipped. Nothing is yielded if a class occurs in fewer than two
+      patients.
+
+    Raises:
+      ValueError: as for `delong_ci`.
     """
     labels, scores = _checked(labels, scores)
     names, owners = np.unique(np.asarray(patients), return_inverse=True)
@@ -112,9 +128,9 @@ def resampled_curves(labels, scores, patients, seed=0, resamples=2000) -> Iterat
 
 
 def auc_with_ci(labels, scores, patients) -> dict:
-    """{"auc", "auc_ci95", "auc_ci95_delong", "auc_ci95_bootstrap"}.
+    """AUC with both confidence intervals: {"auc", "auc_ci95", "auc_ci95_delong", "auc_ci95_bootstrap"}.
 
-    `auc_ci95` is DeLong's when every patient has one row, the patient bootstrap's when one has several.
+    `auc_ci95` is the interval of DeLong if every patient has one row, else that of the bootstrap over patients.
     """
     auc, delong = delong_ci(labels, scores)
     bootstrap = bootstrap_auc_ci(labels, scores, patients)
@@ -124,15 +140,16 @@ def auc_with_ci(labels, scores, patients) -> dict:
 
 
 def brier(labels, probabilities) -> float:
-    """mean((probability - label)²) (Brier 1950); 0 is best, always saying 0.5 scores 0.25."""
+    """Brier score mean((probability - label)²) (Brier 1950); 0 is best, a constant 0.5 scores 0.25."""
     labels, probabilities = _checked(labels, probabilities, probability=True)
     return float(brier_score_loss(labels, probabilities, pos_label=True))
 
 
 def calibration_bins(labels, probabilities, bins=10) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows, sum of probabilities and number of positives, each (bin,), in equal-width bins (0, 0.1], (0.1, 0.2], …
+    """Counts for a calibration curve in equal-width bins (0, 0.1], (0.1, 0.2], …; 0 belongs to the first bin.
 
-    A probability of 0 belongs to the first bin.
+    Returns:
+      Number of rows, sum of probabilities and number of positives, each (bin,).
     """
     labels, probabilities = _checked(labels, probabilities, probability=True)
     index = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], probabilities, side="left")
@@ -141,18 +158,18 @@ def calibration_bins(labels, probabilities, bins=10) -> tuple[np.ndarray, np.nda
 
 
 def expected_calibration_error(labels, probabilities, bins=10) -> float:
-    """Σ_b (n_b / n) · |share of positives in b - mean probability in b| over equal-width bins (Guo et al. 2017).
+    """Σ_b (n_b / n) · |fraction of positives in b - mean probability in b| over equal-width bins (Guo et al. 2017).
 
-    Guo et al. bin the confidence in the predicted class; with two classes this is the form for the positive one.
+    Guo et al. bin the confidence in the predicted class; this binary form bins the probability of the positive class.
     """
     count, expected, positives = calibration_bins(labels, probabilities, bins)
     return float(np.abs(positives - expected).sum() / count.sum())
 
 
 def best_threshold(labels, probabilities) -> float:
-    """The threshold with the highest accuracy, to be chosen on validation; of equally good ones that nearest to 0.5.
+    """The threshold with the highest accuracy on the validation set; if there are several, the one nearest to 0.5.
 
-    Candidates are the midpoints between neighbouring distinct probabilities, with 0 and 1 as the outermost neighbours.
+    The candidates are the midpoints between neighbouring distinct probabilities, to which 0 and 1 are added.
     """
     labels, probabilities = _checked(labels, probabilities, probability=True)
     levels = np.unique([0.0, *probabilities, 1.0])
@@ -164,21 +181,27 @@ def best_threshold(labels, probabilities) -> float:
 
 
 def score(labels, probabilities, patients, threshold: float) -> dict:
-    """All numbers of one level, ready for `json.dumps(..., allow_nan=False)`; the module's table has the edge cases.
+    """All metrics per slice or per patient; the table in the module's docstring lists the edge cases.
 
     Args:
-      labels, probabilities, patients: (row,) 0/1, [0, 1], names; several rows of a patient are resampled together.
+      labels: (row,) 0/1 or bool.
+      probabilities: (row,) in [0, 1].
+      patients: (row,) names. Rows of the same patient are resampled together.
+      threshold: rows with a probability at or above it are predicted positive.
+
+    Returns:
+      A nested dictionary, ready for `json.dumps(..., allow_nan=False)`.
 
     Raises:
-      ValueError: no row, lengths that differ, labels other than 0/1, probabilities outside [0, 1].
+      ValueError: no row, different lengths, labels other than 0 and 1, or probabilities outside [0, 1].
     """
     labels, probabilities = _checked(labels, probabilities, probability=True)
     predicted = probabilities >= threshold
     tp, fp, fn, tn = (int(count) for count in confusion(predicted, labels))
-    right = pd.Series(predicted == labels).groupby(np.asarray(patients))
+    correct = pd.Series(predicted == labels).groupby(np.asarray(patients))
     return {
         "accuracy": (tp + tn) / len(labels),
-        "accuracy_ci95": bootstrap_ci(right.sum(), right.size()),
+        "accuracy_ci95": bootstrap_ci(correct.sum(), correct.size()),
         "majority_accuracy": max(tp + fn, tn + fp) / len(labels),
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
         "sensitivity": _ratio(tp, tp + fn),
@@ -188,22 +211,22 @@ def score(labels, probabilities, patients, threshold: float) -> dict:
         "ece": expected_calibration_error(labels, probabilities),
         "n": len(labels),
         "n_positive": tp + fn,
-        "n_patients": right.ngroups,
+        "n_patients": correct.ngroups,
         "confusion": {"tp": tp, "fp": fp, "fn": fn, "tn": tn},
     }
 
 
 def summarise(slices: pd.DataFrame, patients: pd.DataFrame, threshold: float, patient_threshold: float) -> dict:
-    """The numbers of a classification metrics.json.
+    """The metrics of a classification metrics.json.
 
-    `majority_accuracy` at the top is that of the slices; each part has its own.
+    Each part has its own `majority_accuracy`; the one at the top level is that of the slices.
 
     Args:
-      slices: columns patient, label, probability; a row a slice.
-      patients: the same columns; a row a patient.
+      slices: columns patient, label, probability; one row per slice.
+      patients: the same columns; one row per patient.
 
     Raises:
-      UserError: nothing to score.
+      UserError: one of the tables has no row.
     """
     if slices.empty or patients.empty:
         raise UserError("no slice of this split has a label to score", "choose another split, target or data set")
@@ -214,13 +237,15 @@ def summarise(slices: pd.DataFrame, patients: pd.DataFrame, threshold: float, pa
 
 
 def patient_scores(slices: pd.DataFrame) -> pd.DataFrame:
-    """A row a patient: the mean logit over its tumour slices (over all where it has none), the highest label.
+    """Aggregate slices to patients: the mean logit over tumour slices, and the highest label.
+
+    If a patient has no tumour slice, the mean is over all slices.
 
     Args:
-      slices: columns patient, logit, label and tumour_slice (bool: this slice is known or predicted to show tumour).
+      slices: columns patient, logit, label and tumour_slice (bool: the slice has tumour, known or predicted).
 
     Returns:
-      Columns patient, label, logit, probability; sorted by patient.
+      Columns patient, label, logit, probability; one row per patient, sorted by patient.
     """
     tumour = slices["tumour_slice"].astype(bool)
     used = tumour | ~tumour.groupby(slices["patient"]).transform("any")
@@ -230,19 +255,19 @@ def patient_scores(slices: pd.DataFrame) -> pd.DataFrame:
 
 
 def logistic_baseline(train: pd.DataFrame, test: pd.DataFrame, columns=("age", "tumour_area")) -> np.ndarray:
-    """What few clinical values say without a network: a logistic regression, the trivial baseline of the grade.
+    """Baseline of the grade: a logistic regression on a few clinical values, without a network.
 
-    Missing values become the training median, and an indicator says so; then all are standardised.
+    Missing values are replaced by the training median, with an indicator column. All columns are then standardised.
 
     Args:
-      train: a row a patient, `columns` and `label`, with both classes.
-      test: a row a patient, `columns`.
+      train: `columns` and `label`, with both classes; one row per patient.
+      test: `columns`; one row per patient.
 
     Returns:
       (test row,) float64, probability of label 1.
 
     Raises:
-      ValueError: the training labels are of one class, or a table has no row.
+      ValueError: the training labels have only one class, or a table has no row.
     """
     imputer = SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)
     model = make_pipeline(imputer, StandardScaler(), LogisticRegression())
@@ -256,10 +281,10 @@ def _ratio(part: int, whole: int) -> float | None:
 
 
 def _checked(labels, scores, probability=False) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as bool and scores as float64: a float32 score must not fall on the other side of its threshold."""
+    """Checked labels as bool, scores as float64: a float32 threshold could round to the other side of a score."""
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     if labels.shape != scores.shape or labels.ndim != 1:
-        raise ValueError(f"labels have shape {labels.shape}, scores {scores.shape}")
+        raise ValueError(f"labels have shape {labels.shape}, scores have shape {scores.shape}")
     if not len(labels):
         raise ValueError("no row to score")
     if not np.isin(labels, (0, 1)).all():

@@ -1,69 +1,80 @@
-"""Overlap of two binary masks.
+"""Overlap metrics of two binary masks.
 
-    tp, fp, fn, tn = confusion(prediction, truth)
+    tp, fp, fn, tn = confusion(prediction, ground_truth)
     dice(tp, fp, fn), iou(tp, fp, fn), sensitivity(tp, fn), precision(tp, fp, fn)
 
-What the ratios give when a side is empty; NaN means "excluded": the caller counts such cases and names the count.
+Values for empty masks. NaN means "excluded": the caller counts such cases and reports the count.
 
-    truth   prediction   dice   iou   sensitivity   precision   slice_dice
-    empty   empty        NaN    NaN   NaN           NaN         1
-    empty   some         0      0     NaN           0           0
-    some    empty        0      0     0             0           0
+    ground truth   prediction   dice   iou   sensitivity   precision   slice_dice
+    empty          empty        NaN    NaN   NaN           NaN         1
+    empty          not empty    0      0     NaN           0           0
+    not empty      empty        0      0     0             0           0
 
-Precision of an empty prediction is 0/0; where there was a tumour to find it is scored 0, so that predicting nothing
-never raises a mean precision.
+The precision of an empty prediction is 0/0. If the ground truth is not empty, it is scored 0, so that an empty
+prediction never raises a mean precision.
 """
 
 import numpy as np
 
 
-def confusion(prediction, truth, axis=None):
-    """Counts (tp, fp, fn, tn) over `axis` (all of them by default).
+def confusion(prediction, ground_truth, axis=None):
+    """Count true positives, false positives, false negatives and true negatives. Works under `jax.jit`.
 
     Args:
-      prediction, truth: numpy or jax arrays of one shape, bool or 0/1; works under `jax.jit`.
+      prediction, ground_truth: NumPy or JAX arrays of the same shape, bool or 0/1.
+      axis: the axis or axes to count over; all by default.
+
+    Returns:
+      (tp, fp, fn, tn), integers, each with the shape that remains.
 
     Raises:
       ValueError: the shapes differ (they are never broadcast).
     """
-    if prediction.shape != truth.shape:
-        raise ValueError(f"prediction has shape {prediction.shape}, truth {truth.shape}")
-    prediction, truth = prediction.astype(bool), truth.astype(bool)
-    pairs = (prediction & truth, prediction & ~truth, ~prediction & truth, ~prediction & ~truth)
-    return tuple(pair.sum(axis=axis) for pair in pairs)
+    if prediction.shape != ground_truth.shape:
+        raise ValueError(f"prediction has shape {prediction.shape}, ground truth has shape {ground_truth.shape}")
+    found, tumour = prediction.astype(bool), ground_truth.astype(bool)
+    cells = (found & tumour, found & ~tumour, ~found & tumour, ~found & ~tumour)
+    return tuple(cell.sum(axis=axis) for cell in cells)
 
 
 def dice(tp, fp, fn):
-    """2 tp / (2 tp + fp + fn) (Dice 1945); counts on the host, scalars or arrays; float64."""
+    """Dice coefficient 2 tp / (2 tp + fp + fn) (Dice 1945).
+
+    Args:
+      tp, fp, fn: scalars or NumPy arrays of counts, as for the other ratios below.
+
+    Returns:
+      float64 of the broadcast shape; NaN for 0/0.
+    """
     return _ratio(2 * np.asarray(tp), 2 * np.asarray(tp) + fp + fn)
 
 
 def iou(tp, fp, fn):
-    """tp / (tp + fp + fn) (Jaccard 1912)."""
+    """Intersection over union tp / (tp + fp + fn) (Jaccard 1912)."""
     return _ratio(tp, np.asarray(tp) + fp + fn)
 
 
 def sensitivity(tp, fn):
-    """tp / (tp + fn), the share of the tumour that was found; says nothing where there is no tumour."""
+    """Sensitivity tp / (tp + fn); NaN where the ground truth is empty."""
     return _ratio(tp, np.asarray(tp) + fn)
 
 
 def precision(tp, fp, fn):
-    """tp / (tp + fp), the share of the prediction that is tumour; 0 where nothing was predicted of a tumour."""
+    """Precision tp / (tp + fp); 0 where the prediction is empty and the ground truth is not."""
     predicted = np.asarray(tp) + fp
     return _ratio(tp, np.where(predicted > 0, predicted, fn))
 
 
-def slice_dice(prediction, truth):
-    """Dice of each slice, 1 where both are empty.
+def slice_dice(prediction, ground_truth):
+    """Dice of each slice; 1 where both masks are empty.
 
     Args:
-      prediction, truth: (slice, height, width) bool.
+      prediction, ground_truth: (slice, height, width) bool.
 
     Returns:
       (slice,) float64.
     """
-    tp, fp, fn, _ = confusion(prediction, truth, axis=(-2, -1))
+    tp, fp, fn, _ = confusion(prediction, ground_truth, axis=(-2, -1))
     values = dice(tp, fp, fn)
     return np.where(np.isnan(values), 1.0, values)
 

@@ -1,6 +1,6 @@
-"""From masks to the rows of cases.csv, and from these to the body of a segmentation metrics.json.
+"""Segmentation metrics per patient (cases.csv) and over all patients (metrics.json).
 
-    rows = [{"patient": p, "institution": "CS", "grade": 2, **score_case(prediction, truth, image)} for …]
+    rows = [{"patient": p, "institution": "CS", "grade": 2, **score_case(prediction, ground_truth, image)} for …]
     metrics = summarise(pandas.DataFrame(rows))
 """
 
@@ -13,30 +13,30 @@ from lgg_jax.metrics.overlap import confusion, dice, iou, precision, sensitivity
 from lgg_jax.metrics.surface import hd95
 
 
-def score_case(prediction: np.ndarray, truth: np.ndarray, image: np.ndarray) -> dict:
-    """One patient's row of cases.csv.
+def score_case(prediction: np.ndarray, ground_truth: np.ndarray, image: np.ndarray) -> dict:
+    """The row of one patient in cases.csv.
 
     Args:
-      prediction, truth: (slice, height, width) bool, on the grid of the data set.
-      image: (slice, height, width, channel) as stored, before any normalisation.
+      prediction, ground_truth: (slice, height, width) bool, on the grid of the data set.
+      image: (slice, height, width, channel), as stored, before normalisation.
 
     Returns:
-      Plain numbers and one string; `volume_dice`, `volume_iou`, `precision` and `hd95_px` are NaN where both masks
-      are empty, `sensitivity` where the truth is. `slice_dice_all_sum` runs over all slices, `slice_dice_tumour_sum`
-      over those with tumour.
+      Column name → number, or a string for `missing_sequences`. `volume_dice`, `volume_iou`, `precision` and `hd95_px`
+      are NaN if both masks are empty; `sensitivity` is NaN if the ground truth is empty. `slice_dice_all_sum` is a sum
+      over all slices, `slice_dice_tumour_sum` a sum over the slices with tumour in the ground truth.
     """
-    tp, fp, fn, _ = confusion(prediction, truth)
-    per_slice = slice_dice(prediction, truth)
-    has_tumour, predicted = truth.any(axis=(1, 2)), prediction.any(axis=(1, 2))
+    tp, fp, fn, _ = confusion(prediction, ground_truth)
+    per_slice = slice_dice(prediction, ground_truth)
+    has_tumour, predicted = ground_truth.any(axis=(1, 2)), prediction.any(axis=(1, 2))
     return {
         "volume_dice": float(dice(tp, fp, fn)),
         "volume_iou": float(iou(tp, fp, fn)),
-        "hd95_px": hd95(prediction, truth),
+        "hd95_px": hd95(prediction, ground_truth),
         "sensitivity": float(sensitivity(tp, fn)),
         "precision": float(precision(tp, fp, fn)),
         "tumour_pixels": int(tp + fn),
         "predicted_pixels": int(tp + fp),
-        "slices": len(truth),
+        "slices": len(ground_truth),
         "tumour_slices": int(has_tumour.sum()),
         "false_positive_slices": int((predicted & ~has_tumour).sum()),
         "slice_dice_all_sum": float(per_slice.sum()),
@@ -46,17 +46,20 @@ def score_case(prediction: np.ndarray, truth: np.ndarray, image: np.ndarray) -> 
 
 
 def missing_sequences(image: np.ndarray) -> str:
-    """`volume.missing_sequences` as one word of a table: "none", "pre", "pre+post", "T2", …"""
+    """`volume.missing_sequences` of an image (slice, height, width, channel) as text: "none", "pre+post", "T2", …"""
     return "+".join(name.removesuffix("-contrast") for name in volume.missing_sequences(image)) or "none"
 
 
 def summarise(cases: pd.DataFrame) -> dict:
-    """The numbers of a segmentation metrics.json, ready for `json.dumps(..., allow_nan=False)`.
+    """The metrics of a segmentation metrics.json.
 
-    What is excluded follows from the pixel counts, never from a NaN: a failure cannot drop out of a mean.
+    Cases are excluded by their pixel counts, never because a value is NaN. So a failed case cannot drop out of a mean.
 
     Args:
-      cases: a row a patient, the columns of `score_case` and `institution` (string) and `grade` (2, 3 or missing).
+      cases: one row per patient; the columns of `score_case`, `institution` (string) and `grade` (2, 3 or missing).
+
+    Returns:
+      A nested dictionary, ready for `json.dumps(..., allow_nan=False)`.
     """
     tumour, predicted = cases["tumour_pixels"] > 0, cases["predicted_pixels"] > 0
     scored = cases[tumour | predicted]
@@ -90,10 +93,11 @@ def _subgroups(scored: pd.DataFrame) -> dict:
 
 
 def _by_size(scored: pd.DataFrame) -> dict:
-    """Thirds of the evaluated tumours by size, each with its smallest and largest in pixels.
+    """Scores of the small, medium and large third of the tumours, each with its smallest and largest size in pixels.
 
-    Thirds of these cases rather than fixed limits: pixel counts depend on the grid and on the number of slices, and
-    limits from one data set would put all of another into one group. So groups compare models on the same cases.
+    The limits are thirds of the evaluated cases and not fixed, because pixel counts depend on the grid and on the
+    number of slices: fixed limits from one data set would put all cases of another into one group. The groups therefore
+    compare models on the same cases only.
     """
     pixels = scored["tumour_pixels"]
     limits = pixels[pixels > 0].quantile([1 / 3, 2 / 3]).to_numpy()
