@@ -50,24 +50,47 @@ class UNet(nn.Module):
     def __call__(self, image: jax.Array, train: bool) -> jax.Array:
         """(batch, height, width, channel) → (batch, height, width) float32; sides divisible by 2^(levels - 1)."""
         self._check(*image.shape[1:3])
-
-        def block(width: int, name: str) -> ConvBlock:
-            norm = normalisation(self.norm, train and name not in self.fixed_norm, self.dtype, self.axis_name)
-            return ConvBlock(width, norm, self.dtype, name=name)
-
         drop = partial(ChannelDropout, self.dropout, deterministic=not train)
-        widths = [self.features * 2**level for level in range(self.levels)]
         x, skips = image.astype(self.dtype), []
-        for level, width in enumerate(widths):
-            x = block(width, f"encoder{level}")(x if level == 0 else max_pool(x))
+        for level in range(self.levels):
+            x = self.encode(x, level, train)
             skips.append(x)
         x = drop(name="dropout_bottom")(skips.pop())
         for level in reversed(range(self.levels - 1)):
-            x = UpConv(widths[level], self.dtype, name=f"up{level}")(x)
-            x = drop(name=f"dropout{level}")(jnp.concatenate([x, skips.pop()], axis=-1))
-            x = block(widths[level], f"decoder{level}")(x)
+            skip = self.skip(skips.pop(), x, level)
+            x = drop(name=f"dropout{level}")(jnp.concatenate([self.upsample(x, level), skip], axis=-1))
+            x = self.decode(x, level, train)
         x = nn.Conv(1, (1, 1), dtype=self.dtype, bias_init=nn.initializers.constant(PRIOR_LOGIT), name="output")(x)
         return x[..., 0].astype(jnp.float32)
+
+    # Networks that differ from the U-Net in one of these parts override it.
+
+    def encode(self, x: jax.Array, level: int, train: bool) -> jax.Array:
+        """(batch, h, w, c) → (batch, h, w, width of the level) at level 0, half of the sides at the others."""
+        return self._block(f"encoder{level}", level, train)(x if level == 0 else max_pool(x))
+
+    def skip(self, skip: jax.Array, _coarse: jax.Array, _level: int) -> jax.Array:
+        """What the decoder takes of the encoder's (batch, h, w, c), given the level below (batch, h/2, w/2, 2c)."""
+        return skip
+
+    def upsample(self, x: jax.Array, level: int) -> jax.Array:
+        """(batch, h, w, c) → (batch, 2h, 2w, width of the level)."""
+        return UpConv(self.width(level), self.dtype, name=f"up{level}")(x)
+
+    def decode(self, x: jax.Array, level: int, train: bool) -> jax.Array:
+        """(batch, h, w, c) → (batch, h, w, width of the level)."""
+        return self._block(f"decoder{level}", level, train)(x)
+
+    def width(self, level: int) -> int:
+        """Channels of a level."""
+        return self.features * 2**level
+
+    def norm_of(self, name: str, train: bool):
+        """The constructor of the normalisation within the block of this name."""
+        return normalisation(self.norm, train and name not in self.fixed_norm, self.dtype, self.axis_name)
+
+    def _block(self, name: str, level: int, train: bool) -> ConvBlock:
+        return ConvBlock(self.width(level), self.norm_of(name, train), self.dtype, name=name)
 
     def _check(self, height: int, width: int) -> None:
         parts = 2 ** (self.levels - 1)
