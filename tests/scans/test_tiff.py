@@ -172,7 +172,7 @@ def test_what_is_no_scan(tmp_path):
 def test_absent_libraries(tmp_path, monkeypatch, library, extra):
     write_nifti(tmp_path / "nifti" / "flair.nii", IMAGE[..., 1])
     write_dicom(tmp_path / "dicom", IMAGE[..., 1])
-    for name in ("nifti", "dicom", "series", "segmentation", "axial"):
+    for name in ("nifti", "dicom", "series", "dicom_seg"):
         monkeypatch.delitem(sys.modules, f"lgg_jax.scans.{name}", raising=False)
         monkeypatch.delattr(f"lgg_jax.scans.{name}", raising=False)
     monkeypatch.setitem(sys.modules, library, None)
