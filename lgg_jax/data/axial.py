@@ -46,14 +46,13 @@ def axial_grid(affine: np.ndarray, path: Path) -> AxialGrid:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise UserError(f"{path} has no valid orientation in its header", "export it again")
     orientation = orientations.io_orientation(affine)
-    sizes = affines.voxel_sizes(affine)
-    spacing = [0.0, 0.0, 0.0]
-    for axis, place in enumerate(orientations.ornt_transform(orientation, _AXIAL)[:, 0].astype(int)):
-        spacing[place] = round(float(sizes[axis]), 6)
+    axial_axes = orientations.ornt_transform(orientation, _AXIAL)[:, 0].astype(int)
+    sizes = affines.voxel_sizes(affine)[np.argsort(axial_axes)]
+    spacing = tuple(round(float(size), 6) for size in sizes)
     _, row, column = spacing
     if max(row, column) > 1.1 * min(row, column):
         warnings.warn(
             f"{path}: axial pixels are {row:g}×{column:g} mm, the model knows square ones; expect a poorer mask, "
             "and give an axial acquisition if there is one", stacklevel=3,
         )  # fmt: skip
-    return AxialGrid(orientation, tuple(spacing))
+    return AxialGrid(orientation, spacing)

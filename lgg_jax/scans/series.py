@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from highdicom import spatial
 from pydicom.errors import InvalidDicomError
 
 from lgg_jax.errors import UserError
@@ -44,16 +45,21 @@ class Series:
 
     @property
     def affine(self) -> np.ndarray:
-        """(4, 4), (slice, row, column) to mm with x to the right, y to the front, z up: DICOM's x and y turned."""
-        first, last = self.headers[0], self.headers[-1]
-        along_row, along_column, normal = _directions(first)
-        step = np.subtract(last.ImagePositionPatient, first.ImagePositionPatient) / max(len(self.files) - 1, 1)
-        if len(self.files) == 1:
-            step = normal * float(first.get("SliceThickness") or 0)
-        rows, columns = map(float, first.PixelSpacing)
-        affine = np.eye(4)
-        affine[:3] = np.column_stack([step, along_column * rows, along_row * columns, first.ImagePositionPatient])
-        return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+        """(4, 4), (slice, row, column) to mm with x to the right, y to the front, z up (the NIfTI convention)."""
+        first, last, steps = self.headers[0], self.headers[-1], len(self.headers) - 1
+        affine = spatial.create_affine_matrix_from_attributes(
+            first.ImagePositionPatient,
+            first.ImageOrientationPatient,
+            first.PixelSpacing,
+            1.0 if steps else float(first.get("SliceThickness") or 0),
+            index_convention="DR",
+            slices_first=True,
+            handedness="LEFT_HANDED",  # slices along row × column, the order of read_series
+        )
+        if steps:
+            # highdicom takes slices to be stacked along the normal; the positions tell where they are.
+            affine[:3, 0] = np.subtract(last.ImagePositionPatient, first.ImagePositionPatient) / steps
+        return spatial.convert_affine_to_convention(affine, "LPH", "RAH")
 
     def pixels(self) -> np.ndarray:
         """(slice, row, column), the rescaling of each slice applied."""
@@ -97,16 +103,11 @@ def read_series(folder: Path, max_bytes: float) -> Series:
     if size > max_bytes:
         raise UserError(f"{folder} unpacks to {size / 1e9:.3g} GB, over the limit of {max_bytes / 1e9:g}",
                         "raise the limit if that is meant")  # fmt: skip
-    places = np.array([_directions(header)[2] @ np.array(header.ImagePositionPatient, float) for header in headers])
-    order = np.argsort(places, kind="stable")
-    _check_positions(folder, [files[i].name for i in order], places[order])
+    positions = np.array([header.ImagePositionPatient for header in headers], float)
+    order = spatial.get_plane_sort_index(positions, headers[0].ImageOrientationPatient, index_convention="RD")
+    places = positions[order] @ spatial.get_normal_vector(headers[0].ImageOrientationPatient)
+    _check_positions(folder, [files[i].name for i in order], places)
     return Series(folder, tuple(files[i] for i in order), tuple(headers[i] for i in order))
-
-
-def _directions(header: pydicom.Dataset) -> np.ndarray:
-    """(3, 3): unit vectors along a row, along a column and from slice to slice, x to the left, y to the back, z up."""
-    along_row, along_column = np.reshape(header.ImageOrientationPatient, (2, 3)).astype(float)
-    return np.stack([along_row, along_column, np.cross(along_row, along_column)])
 
 
 def _check_header(path: Path, header: pydicom.Dataset, first_path: Path, first: pydicom.Dataset) -> None:
@@ -132,7 +133,7 @@ def _numbers(path: Path, header: pydicom.Dataset, name: str, count: int) -> np.n
         numbers = np.array(header[name].value, float).reshape(count)
     except ValueError as error:
         raise _unreadable(path, error) from error
-    if not np.isfinite(numbers).all():
+    if not np.isfinite(numbers).all() or (name == "PixelSpacing" and numbers.min() <= 0):
         raise UserError(f"{path} has no valid {name}", "export it again")
     return numbers
 

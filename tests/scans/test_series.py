@@ -114,7 +114,7 @@ def deflated(folder):
      (frames_in_a_file, "holds several frames"), (tilted, "differ in ImageOrientationPatient"),
      (smaller, "differ in Rows"), (nowhere, "has no ImagePositionPatient"),
      (truncated, "cannot be read as DICOM"), (text, "cannot be read as DICOM"),
-     (malformed, r"cannot be read as DICOM \(.*0,95"), (no_spacing, "no valid orientation"),
+     (malformed, r"cannot be read as DICOM \(.*0,95"), (no_spacing, "has no valid PixelSpacing"),
      (short, "cannot be read as DICOM"), (tomogram, "is of modality CT; give a series of MR images"),
      (compressed, "compressed in a way that nothing installed decodes; pip install pylibjpeg"),
      (without_pixels, "cannot be read as DICOM"), (deflated, "is a deflated DICOM file")],
@@ -171,3 +171,14 @@ def test_one_slice(tmp_path):
         change(path, SliceThickness=None)
     with pytest.raises(UserError, match="no valid orientation"):
         read(folder)
+
+
+def test_slices_that_are_not_stacked_along_the_normal(tmp_path):
+    """Slice spacing is measured between positions: each slice is 0.2 mm further along the rows."""
+    folder = write_dicom(tmp_path / "p", IMAGE[..., 1])
+    for index, header in enumerate(by_position(folder)):
+        x, y, z = header.ImagePositionPatient
+        change(header.filename, ImagePositionPatient=[x + 0.2 * index, y, z])
+    scan = read(folder)
+    assert scan.spacing_mm == pytest.approx((np.hypot(4, 0.2), 1, 0.95), abs=1e-5)
+    np.testing.assert_array_equal(scan.volume.image[..., 1], IMAGE[..., 1])
