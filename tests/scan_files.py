@@ -47,6 +47,17 @@ def write_nifti(path, axial, codes="LPS"):
     return path
 
 
+def save_nifti(path, array, affine=None):
+    nibabel.save(nibabel.Nifti1Image(array, np.diag([-1, -1, 4, 1]) if affine is None else affine), path)
+    return path
+
+
+def write_brats(folder, codes="LPS", names=("_t1", "_flair", "_t1ce")):
+    for channel, name in enumerate(names):
+        write_nifti(folder / f"{folder.name}{name}.nii.gz", IMAGE[..., channel], codes)
+    return folder
+
+
 def write_dicom(folder, axial, codes="SPL", study="1.2.3", **fields):
     """A series whose slices, rows and columns run to `codes`, in files whose names tell nothing of the order."""
     folder.mkdir(parents=True)
