@@ -1,4 +1,4 @@
-"""One head without symmetry, and how it is written as TIFF, NIfTI and DICOM in any orientation and read again."""
+"""A synthetic head without symmetry, written as TIFF, NIfTI and DICOM in any orientation and read again."""
 
 import warnings
 

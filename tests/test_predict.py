@@ -150,7 +150,7 @@ def test_a_bad_scan_among_good_ones(patient, everyone, trained, lgg, tmp_path):
     assert ended.code == 2 and "1 of 3 scans done" in ended.out
     rows, lines = table(tmp_path / "out"), ended.err.splitlines()
     assert [line.removeprefix("lgg_jax: error: ") for line in lines] == list(rows["error"][1:])
-    assert str(broken) in lines[0] and "TCGA_ZZ_0003 holds no scan" in lines[1]
+    assert str(broken) in lines[0] and "TCGA_ZZ_0003" in lines[1] and "contains no scan" in lines[1]
     assert list(rows.index) == ["TCGA_DU_0001", "TCGA_XX_0002", "TCGA_ZZ_0003"]
     assert rows["error"].iloc[0] == ""
     assert rows["tumour_pixels"].iloc[0] == str(table(everyone[1])["tumour_pixels"]["TCGA_DU_0001"])
@@ -268,7 +268,7 @@ def test_an_empty_mask_shows_the_middle_slice(tmp_path):
 
 @pytest.mark.parametrize("changed, expected", [
     ({"input": "nowhere"}, "no such file or folder: nowhere"),
-    ({"input": "note.txt"}, "note.txt is no scan"),
+    ({"input": "note.txt"}, "file format is not supported (note.txt)"),
     ({"workdir": "nowhere"}, "cannot read nowhere/config.json"),
     ({"output": "scans/out"}, "--input=scans and --output=scans/out lie within each other"),
     ({"output": "."}, "--input=scans and --output=. lie within each other"),

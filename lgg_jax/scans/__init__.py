@@ -1,8 +1,10 @@
-"""Scans to predict on, found on disk and opened one by one: TIFF folders, NIfTI files, DICOM series.
+"""Input scans for prediction: TIFF folders, NIfTI files and DICOM series.
 
     for source in find_scans("BraTS2020_Validation"):
-        scan = source.read()             # UserError about this one scan: the others can still be read
+        scan = source.read()
         scan.write_mask(mask, f"out/{source.patient}")
+
+`read` raises UserError if one scan is damaged; the other scans can still be read.
 """
 
 import dataclasses
@@ -17,17 +19,18 @@ from lgg_jax.scans import tiff
 from lgg_jax.scans.kinds import folder_name, is_dicom, is_nifti
 from lgg_jax.scans.scan import Scan
 
-_DEPTH = 5  # folders within folders: data set, group, patient, study, series
+_MAX_DEPTH = 5  # of nested folders: data set, group, patient, study, series
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A scan on disk.
+    """A scan on disk that has not been read.
 
     Attributes:
-      patient: id for outputs, a file name unlike any other of the same `find_scans`. Of DICOM it is a hash.
-      path: the file or folder, to be named in messages.
-      opener: reads it under the given id.
+      patient: identifier for outputs. It is a valid file name and unique within one `find_scans`. For DICOM it is a
+        hash.
+      path: file or folder of the scan, for messages.
+      opener: function that reads the scan, given the identifier.
     """
 
     patient: str
@@ -35,7 +38,11 @@ class Source:
     opener: Callable[[str], Scan]
 
     def read(self) -> Scan:
-        """UserError with one line on what is wrong with this scan."""
+        """Read the scan.
+
+        Raises:
+          UserError: the scan is damaged, incomplete, too large or not readable.
+        """
         try:
             return self.opener(self.patient)
         except OSError as error:
@@ -43,15 +50,18 @@ class Source:
 
 
 def find_scans(path, max_gigabytes: float = 4.0) -> list[Source]:
-    """What `path` holds, in the order of names.
+    """List the scans at a path, sorted by name. No voxel is read.
 
     Args:
-      path: a patient's TIFF folder, a NIfTI file, a folder with the NIfTI files of one patient or more, a DICOM series
-        folder, a folder of one patient's series; or a folder of any of these.
-      max_gigabytes: the most that one sequence may take once unpacked; larger ones raise UserError when read.
+      path: a NIfTI file, or a folder. The folder may hold one patient's TIFF slices, NIfTI files of one or more
+        patients, one DICOM series, one patient's DICOM series in subfolders, or any of these in subfolders.
+      max_gigabytes: largest size of one sequence after decompression, in GB (1e9 bytes).
 
-    A folder that holds neither scans nor folders is in the list, and reading it raises UserError. UserError here and
-    now: there is nothing at `path`, it is a file of another kind, or the library of its format is not installed.
+    Returns:
+      A Source per scan. A folder without scans and without subfolders is listed too; its `read` raises UserError.
+
+    Raises:
+      UserError: the path does not exist, is a file of another format, or needs a library that is not installed.
     """
     path, max_bytes = Path(path), max_gigabytes * 1e9
     try:
@@ -62,16 +72,17 @@ def find_scans(path, max_gigabytes: float = 4.0) -> list[Source]:
 
 def _sources(path: Path, max_bytes: float) -> list[Source]:
     if path.is_dir():
-        return _folder_sources(path, max_bytes, _DEPTH)
+        return _folder_sources(path, max_bytes, _MAX_DEPTH)
     if is_nifti(path):
         return _nifti_sources([path], max_bytes)
+    remedy = "pass a NIfTI file, or the folder of a DICOM series or of TIFF slices"
     if path.exists():
-        raise UserError(f"{path} is no scan", "give a NIfTI file, or the folder of a DICOM series or of TIFF slices")
-    raise UserError(f"no such file or folder: {path}", "give a NIfTI file, a DICOM or a TIFF folder")
+        raise UserError(f"file format is not supported ({path})", remedy)
+    raise UserError(f"no such file or folder: {path}", remedy)
 
 
 def _folder_sources(folder: Path, max_bytes: float, depth: int) -> list[Source]:
-    """What lies in the folder itself; where that is nothing, what lies in its folders."""
+    """The scans directly in `folder`. If there are none, the scans in its subfolders, `depth` levels down."""
     sources = []
     if tiff.is_patient(folder):
         name = patient_id(folder_name(folder))
@@ -84,13 +95,13 @@ def _folder_sources(folder: Path, max_bytes: float, depth: int) -> list[Source]:
         sources += _dicom_sources(series, max_bytes)
         for path in folders:
             sources += [] if path in series else _folder_sources(path, max_bytes, depth - 1)
-    return sources or [Source(folder_name(folder), folder, lambda _: _refuse(folder))]
+    return sources or [Source(folder_name(folder), folder, lambda _: _raise_no_scan(folder))]
 
 
 def _nifti_sources(files: list[Path], max_bytes: float) -> list[Source]:
     if not files:
         return []
-    nifti = _module("nifti")
+    nifti = _import_format("nifti")
     return [
         Source(name, group[0], lambda patient, group=group: nifti.read(patient, group, max_bytes))
         for name, group in nifti.group(files)
@@ -100,7 +111,7 @@ def _nifti_sources(files: list[Path], max_bytes: float) -> list[Source]:
 def _dicom_sources(folders: list[Path], max_bytes: float) -> list[Source]:
     if not folders:
         return []
-    dicom = _module("dicom")
+    dicom = _import_format("dicom")
     return [
         Source(name, group[0] if len(group) == 1 else group[0].parent,
                lambda patient, group=group: dicom.read(patient, group, max_bytes))
@@ -112,8 +123,8 @@ def _is_series(folder: Path) -> bool:
     return any(map(is_dicom, sorted(folder.iterdir())))
 
 
-def _module(name: str) -> ModuleType:
-    """The format's module, whose libraries may not be there."""
+def _import_format(name: str) -> ModuleType:
+    """Import the module of a format; UserError if one of its optional libraries is not installed."""
     try:
         return importlib.import_module(f"lgg_jax.scans.{name}")
     except ModuleNotFoundError as error:
@@ -121,15 +132,17 @@ def _module(name: str) -> ModuleType:
 
 
 def _unreadable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{error.filename or path} cannot be read ({error.strerror})", "check that it is yours to read")
+    return UserError(f"file or folder cannot be read ({error.filename or path}: {error.strerror})",
+                     "check its permissions")  # fmt: skip
 
 
-def _refuse(folder: Path) -> Scan:
-    raise UserError(f"{folder} holds no scan", "expected slices …_<number>.tif, .nii or .nii.gz files, or DICOM files")
+def _raise_no_scan(folder: Path) -> Scan:
+    raise UserError(f"folder contains no scan ({folder})",
+                    "it must contain TIFF slices named …_<number>.tif, NIfTI files or DICOM files")  # fmt: skip
 
 
 def _with_unique_names(sources: list[Source]) -> list[Source]:
-    """The second of a name gets "-2", and so on; capitals alone make no difference to some file systems."""
+    """Append "-2", "-3" … to repeated names. Case is ignored, as some file systems ignore it."""
     unique = {}
     for source in sources:
         name, number = source.patient, 1

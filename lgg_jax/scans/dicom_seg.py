@@ -1,4 +1,4 @@
-"""DICOM SEG: an array on the grid of a series as an object that references the series.
+"""DICOM SEG: encoding of a mask or of probabilities on the grid of a DICOM series.
 
     encode(mask, headers, "series-1a2b3c4d").save_as("mask.dcm")
 """
@@ -12,18 +12,21 @@ import numpy as np
 import pydicom
 from pydicom.sr.codedict import codes
 
-_EMPTIED = ("PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
+_CLEARED = ("PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
             "ReferringPhysicianName")  # fmt: skip
 
 
 def encode(values: np.ndarray, headers: Sequence[pydicom.Dataset], patient: str) -> highdicom.seg.Segmentation:
-    """One segment, "neoplasm", a frame for every slice, empty ones too.
+    """Encode an array as one segment, "neoplasm", with one frame per slice, including empty slices.
 
     Args:
-      values: (slice, row, column), uint8 of 0 and 1 (a binary segmentation) or float32 in [0, 1] (a fractional one).
-      headers: of the slices, in the same order; no pixels needed.
-      patient: the PatientID of the output. Study, series and frame of reference are the source's; the patient's name,
-        birth date and sex and the date of the study are empty.
+      values: (slice, row, column), uint8 in {0, 1} for a binary segmentation or float32 in [0, 1] for a fractional one.
+      headers: source headers in slice order; pixels are not needed.
+      patient: PatientID of the output.
+
+    Returns:
+      A segmentation that references the source series and shares its study and frame of reference. The patient's name,
+      birth date and sex and the date of the study are empty.
     """
     fractional = values.dtype.kind == "f"
     return highdicom.seg.Segmentation(
@@ -46,9 +49,9 @@ def encode(values: np.ndarray, headers: Sequence[pydicom.Dataset], patient: str)
 
 
 def _anonymous(header: pydicom.Dataset, patient: str) -> pydicom.Dataset:
-    """The header as highdicom wants it, with nothing in it that tells who the patient is."""
+    """Return a copy of the header without identifying fields, with the attributes that highdicom requires."""
     header = copy.copy(header)
-    for keyword in _EMPTIED:
+    for keyword in _CLEARED:
         setattr(header, keyword, None)
     header.PatientID = patient
     header.SliceThickness = header.get("SliceThickness")
@@ -72,5 +75,5 @@ def _describe() -> highdicom.seg.SegmentDescription:
 def _version() -> str:
     try:
         return importlib.metadata.version("lgg-jax")
-    except importlib.metadata.PackageNotFoundError:  # run from a checkout
+    except importlib.metadata.PackageNotFoundError:  # The package runs from a source folder.
         return "not installed"

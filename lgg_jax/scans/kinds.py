@@ -1,16 +1,16 @@
-"""What a file or folder is, told without the libraries that read it."""
+"""Detection of file formats without the libraries that read them."""
 
 import os
 from pathlib import Path
 
 
 def is_nifti(path: Path) -> bool:
-    """By its name."""
+    """Whether the file name ends in .nii or .nii.gz."""
     return path.name.lower().endswith((".nii", ".nii.gz")) and _visible_file(path)
 
 
 def is_dicom(path: Path) -> bool:
-    """By its name, or by the four letters that stand behind the preamble."""
+    """Whether the file name ends in .dcm or the preamble is followed by "DICM". A DICOMDIR is excluded."""
     if path.name == "DICOMDIR" or not _visible_file(path):
         return False
     with path.open("rb") as file:
@@ -18,7 +18,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def folder_name(folder: Path) -> str:
-    """A name for files even where the folder was given as `.`, `..` or `/`."""
+    """Return the folder's own name, also if the path is `.` or `..`. The root folder is named "scan"."""
     return os.path.basename(os.path.abspath(folder)) or "scan"
 
 

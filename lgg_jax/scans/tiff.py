@@ -1,4 +1,4 @@
-"""Scans in the kaggle_3m layout: a folder a patient, in it a TIFF a slice.
+"""TIFF scans in the kaggle_3m layout: one folder per patient, one TIFF file per slice.
 
     scan = read("TCGA_CS_4941", Path("kaggle_3m/TCGA_CS_4941_19960909"), max_bytes=4e9)
     scan.write_mask(mask, "out")         # out/TCGA_CS_4941_19960909_1_mask.tif …, 0 and 255 as in the data set
@@ -14,12 +14,16 @@ from lgg_jax.data.clinical import read_clinical
 from lgg_jax.data.layouts import kaggle
 from lgg_jax.data.volume import CHANNELS, Volume, missing_sequences
 from lgg_jax.errors import UserError
-from lgg_jax.scans.scan import Scan, output_path, warn_of_missing
+from lgg_jax.scans.scan import Scan, output_path, over_limit, warn_of_missing
 
 
 @dataclasses.dataclass(frozen=True)
 class TiffScan(Scan):
-    """Attributes: `files`, the images in the order of slices."""
+    """Scan that writes one TIFF file per slice.
+
+    Attributes:
+      files: image files in slice order.
+    """
 
     files: tuple[Path, ...]
 
@@ -36,15 +40,23 @@ class TiffScan(Scan):
 
 
 def is_patient(folder: Path) -> bool:
-    """Whether the folder holds slices; masks alone are none."""
+    """Whether the folder contains image slices. A folder with masks only does not count."""
     return any(not path.name.endswith("_mask.tif") for path in folder.glob("*.tif"))
 
 
 def read(patient: str, folder: Path, max_bytes: float) -> TiffScan:
-    """Slices are uint8 of shape (height, width, 3); masks beside them are not read.
+    """Read a patient's slices. Masks in the folder are not read.
 
-    Clinical values come from a data.csv next to the folder. A channel that equals FLAIR counts as missing: the data set
-    fills gaps so.
+    Clinical values are read from data.csv next to the folder. A channel that equals FLAIR counts as missing, because
+    the data set replaces missing sequences by FLAIR.
+
+    Args:
+      patient: identifier for outputs.
+      folder: folder of the slices, uint8 images of shape (height, width, 3).
+      max_bytes: largest size of all slices together, uncompressed.
+
+    Raises:
+      UserError: a slice is unreadable, has another size or type, or has no number, or the scan exceeds `max_bytes`.
     """
     images, _ = kaggle.slice_files(folder)
     index = sorted(images)
@@ -53,7 +65,7 @@ def read(patient: str, folder: Path, max_bytes: float) -> TiffScan:
     for path in files:
         planes.append(_read_slice(path, planes[0].shape if planes else None))
         if planes[0].nbytes * len(files) > max_bytes:
-            raise UserError(f"{folder} is larger than {max_bytes / 1e9:g} GB", "raise the limit if that is meant")
+            raise over_limit(folder, max_bytes)
     image = np.stack(planes)
     filled = missing_sequences(image)
     warn_of_missing(filled, folder)
@@ -63,10 +75,12 @@ def read(patient: str, folder: Path, max_bytes: float) -> TiffScan:
 
 
 def _read_slice(path: Path, shape: tuple[int, ...] | None) -> np.ndarray:
+    """(height, width, 3) uint8; `shape` is that of the slices before it, None for the first."""
     image = kaggle.read_tiff(path)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         found = f"{image.dtype} of shape {image.shape}"
-        raise UserError(f"{path} holds {found}", "expected uint8 of shape (height, width, 3)")
+        raise UserError(f"slice is {found} ({path})", "it must be uint8 of shape (height, width, 3)")
     if shape is not None and image.shape != shape:
-        raise UserError(f"{path} is {image.shape}, slices before it {shape}", "make them one size")
+        raise UserError(f"slice has shape {image.shape}, the slices before it {shape} ({path})",
+                        "make all slices the same size")  # fmt: skip
     return image

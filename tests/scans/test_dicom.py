@@ -72,7 +72,7 @@ def test_t2_from_a_folder_of_that_name(tmp_path):
 def test_t2_on_another_grid_is_left_out(tmp_path):
     folder = write_patient(tmp_path / "p")
     write_dicom(folder / "t2", IMAGE[1:, ..., 0])
-    with pytest.warns(UserWarning, match="T2 is left out"):
+    with pytest.warns(UserWarning, match="T2 is skipped"):
         scan = find_scans(folder)[0].read()
     np.testing.assert_array_equal(scan.volume.image, IMAGE)
 
@@ -140,12 +140,12 @@ def test_same_image_in_every_format(tmp_path):
 def test_one_series_is_flair(tmp_path):
     folder = write_dicom(tmp_path / "series 4", IMAGE[..., 1])
     [source] = find_scans(folder)
-    with pytest.warns(UserWarning, match=r"series 4 has no (pre|post)-contrast sequence"):
+    with pytest.warns(UserWarning, match=r"no (pre|post)-contrast sequence \(.*series 4\)"):
         scan = source.read()
     assert scan.missing == (PRE, POST)
     np.testing.assert_array_equal(scan.volume.image, IMAGE[..., [1, 1, 1]])
     write_dicom(tmp_path / "other", IMAGE[..., 0], SeriesDescription="AX T1 POST")
-    with pytest.raises(UserError, match=r"no FLAIR series in .*other"):
+    with pytest.raises(UserError, match=r"no FLAIR series \(.*other\)"):
         read(tmp_path / "other")
 
 
@@ -171,7 +171,7 @@ def test_series_of_different_patients_side_by_side(tmp_path):
     *good, bad = find_scans(tmp_path)
     assert [source.path.name for source in (*good, bad)] == ["p1", "p2", "p3"]
     assert {source.patient[:7] for source in good} == {"series-"} and bad.patient == "p3"
-    with pytest.raises(UserError, match=r"1\.dcm cannot be read as DICOM"):
+    with pytest.raises(UserError, match=r"cannot be read as DICOM \(.*1\.dcm"):
         bad.read()
 
 
@@ -191,16 +191,16 @@ def test_how_a_sequence_is_told(folder, description, agent, expected):
 def test_sequences_must_share_a_grid(tmp_path):
     folder = write_patient(tmp_path / "p", names=("t1", "flair"))
     write_dicom(folder / "t1ce", IMAGE[:5, ..., 2])
-    with pytest.raises(UserError, match=r"t1ce and .*flair differ in size or position"):
+    with pytest.raises(UserError, match=r"differ in size or position \(.*t1ce and .*flair\)"):
         read(folder)
     folder = write_patient(tmp_path / "q", names=("t1", "flair"))
     write_dicom(folder / "t1ce", IMAGE[..., 2], "SPR")
-    with pytest.raises(UserError, match=r"t1ce and .*flair differ in size or position"):
+    with pytest.raises(UserError, match=r"differ in size or position \(.*t1ce and .*flair\)"):
         read(folder)
 
 
 def test_two_flair_series(tmp_path):
     for name in ("3", "4"):
         write_dicom(tmp_path / name, IMAGE[..., 1], SeriesDescription="FLAIR")
-    with pytest.raises(UserError, match="are both FLAIR"):
+    with pytest.raises(UserError, match="two FLAIR series"):
         read(tmp_path)

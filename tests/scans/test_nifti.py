@@ -81,7 +81,7 @@ def test_t2_where_there_is_one(tmp_path, name):
     np.testing.assert_array_equal(scan.volume.image, np.concatenate([IMAGE, IMAGE[::-1, ..., :1]], axis=-1))
     assert scan.sources["T2"] == t2.name and scan.missing == ()
     write_nifti(t2, IMAGE[1:, ..., 0])
-    assert "T2 is left out" in warnings_of(folder)
+    assert "T2 is skipped" in warnings_of(folder)
     np.testing.assert_array_equal(read(folder).volume.image, IMAGE)
 
 
@@ -99,7 +99,7 @@ def test_patients_side_by_side_and_in_folders(tmp_path):
     write_nifti(tmp_path / "decathlon" / "BRATS_001.nii.gz", IMAGE[..., 1])
     write_nifti(tmp_path / "decathlon" / "BRATS_002.nii.gz", IMAGE[..., 1])
     (tmp_path / "decathlon" / "._BRATS_001.nii.gz").write_bytes(b"left by macOS")
-    with pytest.warns(UserWarning, match=r"brainmask\.nii names no sequence"):
+    with pytest.warns(UserWarning, match=r"its name does not end in a sequence \(.*brainmask\.nii\)"):
         sources = find_scans(tmp_path)
     assert [source.patient for source in sources] == ["p", "BRATS_001", "BRATS_002", "flat_1", "flat_2"]
 
@@ -121,8 +121,8 @@ def test_missing_sequences_are_flair_and_said_to_be(tmp_path):
     path = write_nifti(tmp_path / "p_flair.nii", IMAGE[..., 1])
     with pytest.warns(UserWarning) as caught:
         scan = find_scans(path)[0].read()
-    assert [str(warning.message).split(":")[0] for warning in caught] == [
-        f"{path} has no {name} sequence" for name in (PRE, POST)
+    assert [str(warning.message).split(";")[0] for warning in caught] == [
+        f"no {name} sequence ({path})" for name in (PRE, POST)
     ]
     assert scan.missing == (PRE, POST) and scan.volume.patient == "p"
     np.testing.assert_array_equal(scan.volume.image, IMAGE[..., [1, 1, 1]])
@@ -158,7 +158,7 @@ def test_pixels_that_are_not_square_and_no_orientation_are_warned_of(tmp_path):
     assert "axial pixels are 5×1 mm" in warnings_of(tmp_path / "flair.nii")
     image = nibabel.Nifti1Image(IMAGE[..., 1], None)
     nibabel.save(image, tmp_path / "flair.nii")
-    assert "does not tell its orientation" in warnings_of(tmp_path / "flair.nii")
+    assert "header has no orientation" in warnings_of(tmp_path / "flair.nii")
 
 
 def test_names_in_a_header_reach_no_output(tmp_path):

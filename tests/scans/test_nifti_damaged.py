@@ -70,35 +70,35 @@ def empty(path):
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
-    [(nan, "has 1 values that are NaN"), (flat, r"has 2 dimensions \(8×8\)"), (two_channels, "holds 2 volumes"),
-     (complex_numbers, "holds values of type complex64"), (singular, "no valid orientation"),
-     (truncated, r"cannot be read as NIfTI \(truncated\)"), (truncated_gzip, "cannot be read as NIfTI"),
-     (no_rotation, r"cannot be read as NIfTI \(w2 should be positive"), (unknown_unit, "cannot be read as NIfTI"),
-     (text, "is not NIfTI"), (empty, "is not NIfTI")],
+    [(nan, "NaN or infinite values: 1"), (flat, "shape 8×8 is not a 3-D"), (two_channels, "has 2 channels"),
+     (complex_numbers, "are of type complex64"), (singular, "no valid orientation"),
+     (truncated, r"cannot be read as NIfTI \(.*: truncated\)"), (truncated_gzip, "cannot be read as NIfTI"),
+     (no_rotation, r"cannot be read as NIfTI \(.*: w2 should be positive"), (unknown_unit, "cannot be read as NIfTI"),
+     (text, "file is not NIfTI"), (empty, "file is not NIfTI")],
 )  # fmt: skip
 def test_damaged(tmp_path, spoil, message):
     spoil(tmp_path / "p_flair.nii")
-    with pytest.raises(UserError, match=rf"p_flair\.nii.* {message}|p_flair\.nii {message}") as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read(tmp_path)
-    assert "\n" not in str(caught.value)
+    assert "p_flair.nii" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_sequences_must_share_a_grid(tmp_path):
     folder = write_brats(tmp_path / "p")
     write_nifti(folder / "p_t1.nii.gz", IMAGE[:5, ..., 0])
-    with pytest.raises(UserError, match=r"p_t1\.nii\.gz and .*p_flair\.nii\.gz differ in shape"):
+    with pytest.raises(UserError, match=r"differ in shape \(.*p_t1\.nii\.gz and .*p_flair\.nii\.gz\)"):
         read(folder)
     write_nifti(folder / "p_t1.nii.gz", IMAGE[..., 0], "RPS")
-    with pytest.raises(UserError, match=r"p_t1\.nii\.gz and .*p_flair\.nii\.gz differ in affine"):
+    with pytest.raises(UserError, match=r"differ in affine \(.*p_t1\.nii\.gz and .*p_flair\.nii\.gz\)"):
         read(folder)
 
 
 def test_no_flair_and_two(tmp_path):
     folder = write_brats(tmp_path / "p", names=("_t1", "_t2", "_t1ce"))
-    with pytest.raises(UserError, match=r"p has no FLAIR sequence \(p_t1\.nii\.gz, p_t1ce\.nii\.gz, p_t2\.nii\.gz\)"):
+    with pytest.raises(UserError, match=r"no FLAIR file \(.*p: p_t1\.nii\.gz, p_t1ce\.nii\.gz, p_t2\.nii\.gz\)"):
         read(folder)
     write_brats(folder, names=("_t1", "_flair", "-t2f"))
-    with pytest.raises(UserError, match="are both FLAIR"):
+    with pytest.raises(UserError, match="two FLAIR files"):
         read(folder)
 
 
@@ -109,7 +109,7 @@ def test_a_gzip_bomb_is_never_unpacked(tmp_path, monkeypatch):
     image.header.set_data_shape((10000, 10000, 10000))
     path = tmp_path / "flair.nii.gz"
     path.write_bytes(gzip.compress(image.header.binaryblock + bytes(1 << 20)))
-    with pytest.raises(UserError, match=r"unpacks to 1e\+03 GB, over the limit of 4"):
+    with pytest.raises(UserError, match=r"is larger than 4 GB \(.*: 4e\+03 GB in memory\)"):
         read(path)
     path.write_bytes(gzip.compress(honest + bytes(1 << 24), 1))
     taken = []
@@ -121,6 +121,6 @@ def test_a_gzip_bomb_is_never_unpacked(tmp_path, monkeypatch):
 
 def test_size_bound_is_configurable(tmp_path):
     path = write_nifti(tmp_path / "flair.nii.gz", IMAGE[..., 1])
-    with pytest.raises(UserError, match="over the limit of 1e-06"):
+    with pytest.raises(UserError, match="is larger than 1e-06 GB"):
         read(path, max_gigabytes=1e-6)
     assert read(path, max_gigabytes=1e-5)

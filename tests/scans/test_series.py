@@ -108,16 +108,16 @@ def deflated(folder):
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
-    [(missing, r"p: a slice is missing between 13\.00 and 21\.00 mm \(.*\.dcm, .*\.dcm\)"),
-     (duplicate, r"p: .*\.dcm and .*\.dcm are the same slice \(at 17\.00 mm\)"),
-     (mixed, r"p mixes series \(.*\.dcm and .*\.dcm are of different ones\)"),
-     (frames_in_a_file, "holds several frames"), (tilted, "differ in ImageOrientationPatient"),
+    [(missing, r"a slice is missing between 13\.00 and 21\.00 mm \(.*p: .*\.dcm and .*\.dcm\)"),
+     (duplicate, r"two files are the same slice, at 17\.00 mm \(.*p: .*\.dcm and .*\.dcm\)"),
+     (mixed, r"several series \(.*p: .*\.dcm and .*\.dcm\)"),
+     (frames_in_a_file, "has several frames"), (tilted, "differ in ImageOrientationPatient"),
      (smaller, "differ in Rows"), (nowhere, "has no ImagePositionPatient"),
      (truncated, "cannot be read as DICOM"), (text, "cannot be read as DICOM"),
-     (malformed, r"cannot be read as DICOM \(.*0,95"), (no_spacing, "has no valid PixelSpacing"),
-     (short, "cannot be read as DICOM"), (tomogram, "is of modality CT; give a series of MR images"),
-     (compressed, "compressed in a way that nothing installed decodes; pip install pylibjpeg"),
-     (without_pixels, "cannot be read as DICOM"), (deflated, "is a deflated DICOM file")],
+     (malformed, r"cannot be read as DICOM \(.*\.dcm: .*0,95"), (no_spacing, "has no valid PixelSpacing"),
+     (short, "cannot be read as DICOM"), (tomogram, r"modality is CT, not MR \(.*\); pass a series of MR images"),
+     (compressed, r"no decoder is installed .*; pip install pylibjpeg"),
+     (without_pixels, "cannot be read as DICOM"), (deflated, "deflated DICOM files are not supported")],
 )  # fmt: skip
 def test_damaged(tmp_path, spoil, message):
     spoil(write_dicom(tmp_path / "p", IMAGE[..., 1]))
@@ -128,11 +128,11 @@ def test_damaged(tmp_path, spoil, message):
 
 def test_size_bound(tmp_path):
     folder = write_dicom(tmp_path / "p", IMAGE[..., 1])
-    with pytest.raises(UserError, match="p is larger than 5e-06 GB"):
+    with pytest.raises(UserError, match=r"is larger than 5e-06 GB \(.*p\)"):
         read(folder, max_gigabytes=5e-6)
     for path in folder.iterdir():  # a header that promises more than the file holds
         change(path, Rows=60000, Columns=60000)
-    with pytest.raises(UserError, match=r"p unpacks to 86\.4 GB, over the limit of 4"):
+    with pytest.raises(UserError, match=r"is larger than 4 GB \(.*p: 86\.4 GB in memory\)"):
         read(folder)
 
 

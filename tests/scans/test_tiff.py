@@ -64,7 +64,7 @@ def test_a_channel_that_repeats_flair_is_missing(tmp_path):
     image = IMAGE.copy()
     image[..., 2] = image[..., 1]
     [source] = find_scans(write_tiff(tmp_path / "p", image))
-    with pytest.warns(UserWarning, match=r"p has no post-contrast sequence"):
+    with pytest.warns(UserWarning, match=r"no post-contrast sequence \(.*p\)"):
         scan = source.read()
     assert scan.missing == ("post-contrast",)
     np.testing.assert_array_equal(scan.volume.image, image)
@@ -88,7 +88,7 @@ def spoil_name(folder):
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
-    [(spoil_size, r"_3\.tif is \(8, 14, 3\)"), (spoil_colour, r"_3\.tif holds uint8 of shape \(12, 14\)"),
+    [(spoil_size, r"shape \(8, 14, 3\).*_3\.tif"), (spoil_colour, r"uint8 of shape \(12, 14\) \(.*_3\.tif"),
      (spoil_bytes, r"_3\.tif cannot be read"), (spoil_name, r"third\.tif has no slice number")],
 )  # fmt: skip
 def test_damaged(folder, spoil, message):
@@ -123,7 +123,7 @@ def test_a_bad_scan_does_not_hide_the_others(tmp_path):
             failed[source.patient] = str(error)
     assert len(read) == 3 and {"a", "c"} < set(read)
     assert set(failed) == {"TCGA_CS_0001", "d"}
-    assert "holds no scan" in failed["d"] and "\n" not in "".join(failed.values())
+    assert "contains no scan" in failed["d"] and "\n" not in "".join(failed.values())
 
 
 def test_ids_are_unique(tmp_path):
@@ -149,10 +149,10 @@ def test_a_folder_that_vanishes_or_is_not_ours_to_read(folder, monkeypatch):
 
     source = find_scans(folder)[0]
     monkeypatch.setattr("lgg_jax.scans.tiff.kaggle.slice_files", refuse)
-    with pytest.raises(UserError, match=rf"{FOLDER} cannot be read \(Permission denied\)"):
+    with pytest.raises(UserError, match=rf"cannot be read \(.*{FOLDER}: Permission denied\)"):
         source.read()
     monkeypatch.setattr("lgg_jax.scans.tiff.is_patient", refuse)
-    with pytest.raises(UserError, match=rf"{FOLDER} cannot be read \(Permission denied\)"):
+    with pytest.raises(UserError, match=rf"cannot be read \(.*{FOLDER}: Permission denied\)"):
         find_scans(folder)
 
 
@@ -160,9 +160,9 @@ def test_what_is_no_scan(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         find_scans(tmp_path / "nowhere")
     (tmp_path / "report.pdf").write_text("%PDF")
-    with pytest.raises(UserError, match=r"report\.pdf is no scan"):
+    with pytest.raises(UserError, match=r"not supported \(.*report\.pdf\)"):
         find_scans(tmp_path / "report.pdf")
-    with pytest.raises(UserError, match="holds no scan"):
+    with pytest.raises(UserError, match="contains no scan"):
         find_scans(tmp_path)[0].read()
 
 

@@ -294,4 +294,4 @@ def test_train_and_evaluate(tmp_path, lgg, small_phantoms):
     (scan_folder / f"{patient}_t2.nii.gz").unlink()
     done = lgg("predict", f"--workdir={tmp_path}/run", f"--input={scan_folder}", f"--output={tmp_path}/out")
     (line,) = done.err.splitlines()
-    assert line == f"lgg_jax: warning: {patient} has no T2 sequence: FLAIR takes its place, as in training"
+    assert line == f"lgg_jax: warning: no T2 sequence ({patient}); FLAIR replaces it, as in training"
