@@ -21,7 +21,7 @@ import ml_collections
 from flax import linen as nn
 
 from lgg_jax.errors import UserError
-from lgg_jax.models import classifier, linear, unet, unet_resnet
+from lgg_jax.models import attention_unet, classifier, linear, unet, unet_resnet
 
 Create = Callable[[ml_collections.ConfigDict, jnp.dtype, str | None, tuple[str, ...]], nn.Module]
 
@@ -59,6 +59,7 @@ NETWORKS = {
     "unet_resnet50": Network(unet_resnet.create, ("mask",), grade_head=True, **_RESNET),
     "classifier": Network(classifier.create, ("label",), **_RESNET),
     "linear": Network(linear.create, ("label",), images=False),
+    "attention_unet": Network(attention_unet.create, ("mask",), norms=("batch", "group")),
 }
 
 
