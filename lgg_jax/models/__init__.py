@@ -21,7 +21,7 @@ import ml_collections
 from flax import linen as nn
 
 from lgg_jax.errors import UserError
-from lgg_jax.models import attention_unet, classifier, linear, unet, unet_resnet
+from lgg_jax.models import attention_unet, classifier, linear, residual_unet, unet, unet_resnet
 
 Create = Callable[[ml_collections.ConfigDict, jnp.dtype, str | None, tuple[str, ...]], nn.Module]
 
@@ -60,6 +60,7 @@ NETWORKS = {
     "classifier": Network(classifier.create, ("label",), **_RESNET),
     "linear": Network(linear.create, ("label",), images=False),
     "attention_unet": Network(attention_unet.create, ("mask",), norms=("batch", "group")),
+    "residual_unet": Network(residual_unet.create, ("mask",), norms=("batch", "group")),
 }
 
 
