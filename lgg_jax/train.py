@@ -28,6 +28,7 @@ from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
 from lgg_jax.inference.predictor import Predictor
 from lgg_jax.training import length, logs
+from lgg_jax.training import optimizer as optimizer_lib
 from lgg_jax.training import start as start_lib
 from lgg_jax.training import state as state_lib
 from lgg_jax.training.checkpoints import Checkpoints, Progress, restore_variables
@@ -62,7 +63,7 @@ def make_train_step(
     task, parts = tasks.get(config.task), config.optimizer.accumulation
 
     def loss_fn(params, batch_stats, part, rng):
-        params = state_lib.without_gradient(params, config.optimizer.frozen)
+        params = optimizer_lib.without_gradient(params, config.optimizer.frozen)
         logits, updated = model.apply(
             {"params": params, "batch_stats": batch_stats},
             *task.inputs(part),
@@ -89,7 +90,7 @@ def make_train_step(
         gradients = parallel.all_mean(jax.tree.map(lambda g: g / parts, gradients))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = state_lib.update_ema(
+        ema = optimizer_lib.update_ema(
             state.ema, {"params": params, "batch_stats": batch_stats}, state.step, config.optimizer.ema_decay
         )
         metrics["grad_norm"] = (optax.tree.norm(gradients), jnp.ones(()))
@@ -115,7 +116,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     slices, cases = task.cached(config, variables, slices, cases, model)
 
     def start(num_steps: int) -> tuple[Callable, TrainState]:
-        optimizer = state_lib.create_optimizer(config.optimizer, num_steps)
+        optimizer = optimizer_lib.create_optimizer(config.optimizer, num_steps)
         state = state_lib.create_state(config.optimizer, optimizer, variables)
         return parallel.map_step(make_train_step(config, model, optimizer)), parallel.replicated(state)
 

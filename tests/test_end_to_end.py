@@ -20,8 +20,9 @@ from lgg_jax import models, tasks, train
 from lgg_jax.data import pipeline
 from lgg_jax.data.layouts import kaggle
 from lgg_jax.metrics.segmentation import summarise
-from lgg_jax.training import length, state
+from lgg_jax.training import length
 from lgg_jax.training.checkpoints import restore_variables
+from lgg_jax.training.optimizer import create_optimizer
 from lgg_jax.training.start import resolve
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py"))
@@ -210,7 +211,7 @@ def test_every_config_has_the_fields_and_a_model(name):
     inputs = task.inputs({"image": jnp.zeros((1, size, size, channels)), "clinical": jnp.zeros((1, 0))})
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), *inputs, train=False))
     assert traverse_util.flatten_dict(shapes["params"])
-    optimizer = state.create_optimizer(config.optimizer, 1000)
+    optimizer = create_optimizer(config.optimizer, 1000)
     jax.eval_shape(optimizer.init, shapes["params"])
     if name != "default":
         length.steps_without_clock(config.train, 1000)

@@ -14,7 +14,7 @@ from lgg_jax import workdir as workdir_lib
 from lgg_jax.config import check_ranges
 from lgg_jax.data.volume import SEQUENCES
 from lgg_jax.errors import UserError
-from lgg_jax.training.state import create_optimizer
+from lgg_jax.training.optimizer import create_optimizer
 from lgg_jax.weights.pretrained import Pretrained, from_zscore, read_pretrained
 
 EXPECTED = ("stride_on_first", "norm_epsilon", "input_order", "input_scale")  # what weights of a ResNet50 expect

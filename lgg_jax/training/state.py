@@ -1,10 +1,9 @@
-"""What a training step changes, and the optimizer that changes it.
+"""Training state: what it starts from, and its random streams.
 
     optimizer = create_optimizer(config.optimizer, num_steps)
     state = create_state(config.optimizer, optimizer, initial_variables(config, model, inputs))
 """
 
-from collections.abc import Sequence
 from functools import partial
 
 import flax
@@ -18,6 +17,7 @@ from flax import traverse_util
 
 from lgg_jax import parallel
 from lgg_jax.errors import UserError
+from lgg_jax.training.optimizer import selected
 from lgg_jax.weights.pretrained import read_pretrained
 
 STREAMS = {"init": 0, "dropout": 1}
@@ -62,13 +62,8 @@ def initial_variables(
       UserError: weights of another model, or `config.model.fixed_norm` names a module without BatchNorm.
     """
     initial = _initial(config, model, inputs, variables)
-    unknown = _unknown(config.model.fixed_norm, initial["batch_stats"])
-    if unknown:
-        names = ", ".join(sorted(initial["batch_stats"]))
-        raise UserError(
-            f"config.model.fixed_norm names {unknown}, of which the model has no BatchNorm",
-            f"choose from {names}" if names else "leave it empty",
-        )
+    # Only for its error: the model itself decides which statistics stay.
+    selected(initial["batch_stats"], config.model.fixed_norm, "model.fixed_norm", "of which the model has no BatchNorm")
     return initial
 
 
@@ -127,77 +122,3 @@ def _check_shapes(variables: dict, expected: dict, source: str, remedy: str) -> 
             f" {expected.get(wrong[0], 'missing')} here)",
             remedy,
         )
-
-
-def create_schedule(config: ml_collections.ConfigDict, num_steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then constant or a half cosine to zero at `num_steps`."""
-    if config.schedule == "constant":
-        main = optax.constant_schedule(config.learning_rate)
-    elif config.schedule == "cosine":
-        main = optax.cosine_decay_schedule(config.learning_rate, max(1, num_steps - config.warmup_steps))
-    else:
-        raise UserError(
-            f"config.optimizer.schedule={config.schedule!r} is not known", "use 'constant' or 'cosine'"
-        )
-    warmup = optax.linear_schedule(0.0, config.learning_rate, max(1, config.warmup_steps))
-    return optax.join_schedules([warmup, main], [config.warmup_steps])
-
-
-def create_optimizer(config: ml_collections.ConfigDict, num_steps: int) -> optax.GradientTransformation:
-    """Adam or AdamW by `config`, after clipping; `backbone_rate` scales one part's updates, `frozen` parts get none."""
-    schedule = create_schedule(config, num_steps)
-    if config.name == "adam":
-        update = optax.adam(schedule)
-    elif config.name == "adamw":
-        update = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_kernels)
-    else:
-        raise UserError(f"config.optimizer.name={config.name!r} is not known", "use 'adam' or 'adamw'")
-    if config.clip_norm:
-        update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
-    if config.backbone_rate != 1:
-        slower = optax.masked(optax.scale(config.backbone_rate), partial(_modules, names=("backbone",)))
-        update = optax.chain(update, slower)
-    if config.frozen:
-        labels = {True: optax.set_to_zero(), False: update}
-        update = optax.partition(labels, partial(_modules, names=tuple(config.frozen)))
-    return update
-
-
-def update_ema(ema: dict | None, variables: dict, step: jax.Array, decay: float) -> dict | None:
-    """ema·d + variables·(1 − d), d rising to `decay` as (1 + step) / (10 + step) so that the start is forgotten."""
-    if ema is None:
-        return None
-    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
-    return optax.incremental_update(variables, ema, rate)
-
-
-def _kernels(params: dict) -> dict:
-    """True for kernels: decaying biases and normalisation scales only hurts (He et al. 2019)."""
-    return traverse_util.path_aware_map(lambda path, _: path[-1] == "kernel", params)
-
-
-def without_gradient(params: dict, frozen: tuple[str, ...]) -> dict:
-    """`params`, of which the frozen ones give no gradient: backpropagation ends after the last frozen layer."""
-    frozen = _modules(params, tuple(frozen))
-    return jax.tree.map(lambda leaf, stays: jax.lax.stop_gradient(leaf) if stays else leaf, params, frozen)
-
-
-def _modules(params: dict, names: tuple[str, ...]) -> dict:
-    """True for the parameters of the modules of these names, "module" or "module/part/…"."""
-    unknown = _unknown(names, params)
-    if unknown:
-        raise UserError(
-            f"config.optimizer.frozen or backbone_rate names {unknown}, which the model does not have",
-            f"choose from {', '.join(sorted(params))}" + (", or backbone/PART" if "backbone" in params else ""),
-        )
-    return traverse_util.path_aware_map(lambda path, _: _in(path, names), params)
-
-
-def _unknown(names: Sequence[str], tree: dict) -> list[str]:
-    """Those of `names` that nothing in a tree of variables belongs to."""
-    paths = list(traverse_util.flatten_dict(tree))
-    return sorted(name for name in names if not any(_in(path, (name,)) for path in paths))
-
-
-def _in(path: tuple[str, ...], names: Sequence[str]) -> bool:
-    return any(path[: name.count("/") + 1] == tuple(name.split("/")) for name in names)

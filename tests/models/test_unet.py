@@ -13,6 +13,7 @@ from lgg_jax.errors import UserError
 from lgg_jax.models import create_model
 from lgg_jax.models.unet import ChannelDropout, ConvBlock, UNet, UpConv, max_pool, normalisation
 from lgg_jax.training import state
+from lgg_jax.training.optimizer import create_optimizer
 
 
 def images(batch=2, height=16, width=16) -> jax.Array:
@@ -209,7 +210,7 @@ def test_a_frozen_block_stays_to_the_bit():
     model = create_model(config.model, parallel.AXIS, config.optimizer.frozen)
     x = np.asarray(images(4, 8, 8))
     batch = {"image": x, "mask": np.float32(x[..., 1] > 0.5), "weight": np.ones(4, np.float32)}
-    optimizer = state.create_optimizer(config.optimizer, 5)
+    optimizer = create_optimizer(config.optimizer, 5)
     variables = state.initial_variables(config, model, (x[:1],))
     after = state.create_state(config.optimizer, optimizer, variables)
     step = parallel.map_step(train.make_train_step(config, model, optimizer))

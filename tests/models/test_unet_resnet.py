@@ -13,6 +13,7 @@ from lgg_jax import models, parallel, train
 from lgg_jax.errors import UserError
 from lgg_jax.tasks import segmentation
 from lgg_jax.training import state
+from lgg_jax.training.optimizer import create_optimizer
 
 compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # in half the time
 pytestmark = pytest.mark.usefixtures("small_resnet")
@@ -138,7 +139,7 @@ def test_frozen_parts_of_the_encoder_stay_to_the_bit(small_resnet):
         config.optimizer.frozen = names
         model = models.create_model(config.model, parallel.AXIS, names)
         before = before or state.initial_variables(config, model, (IMAGES[:1],))
-        optimizer = state.create_optimizer(config.optimizer, 5)
+        optimizer = create_optimizer(config.optimizer, 5)
         step = parallel.map_step(train.make_train_step(config, model, optimizer))
         after, metrics = step(state.create_state(config.optimizer, optimizer, before), parallel.shard(batch))
         gradients[names] = float(metrics["grad_norm"][0])

@@ -14,6 +14,7 @@ from lgg_jax.data.cases import make_case
 from lgg_jax.data.volume import Geometry, Volume
 from lgg_jax.tasks import classification
 from lgg_jax.training import state
+from lgg_jax.training.optimizer import create_optimizer
 
 SIZE = 32
 
@@ -51,7 +52,7 @@ def start(small_resnet, patients):
 
 def trained(start, slices, **fields) -> state.TrainState:
     config, (model, variables, _) = frozen_config(**fields), start
-    optimizer = state.create_optimizer(config.optimizer, 3)
+    optimizer = create_optimizer(config.optimizer, 3)
     after = state.create_state(config.optimizer, optimizer, variables)
     step = parallel.map_step(train.make_train_step(config, model, optimizer))
     for batch in pipeline.train_batches(slices, config, 0, 3):
