@@ -226,7 +226,9 @@ def resolve_length(config, slices: pipeline.Slices, start, validate, started: fl
         stages = [(part, stage(first)) for part, first in ((share, 0), (1 - share, round(share * total))) if part]
         choice = length.choice_cost(config)
         num_steps = length.measure_steps(config.train, stages, lambda: validate(state), started, choice)
-    return parallel.from_first_host(num_steps)
+    num_steps = parallel.from_first_host(num_steps)
+    optimizer_lib.check_warmup(config.optimizer, num_steps)
+    return num_steps
 
 
 def finish(config, workdir: Path, task, predict: Predictor, cases: list[Case], splits: dict) -> None:

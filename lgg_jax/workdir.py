@@ -87,7 +87,7 @@ def read_fields(workdir: Path, remedy: str) -> dict:
     content = read_json(workdir / "config.json", remedy)
     if "task" not in content:
         raise UserError(f"{workdir}/config.json is not of a training run", remedy)
-    return config_lib.flat(content)
+    return traverse_util.flatten_dict(content, sep=".")
 
 
 def _with_newer(fields: dict, workdir: str | Path) -> dict:

@@ -94,17 +94,17 @@ def test_words(lgg, words, expected, tmp_path, monkeypatch):
     ({"data__folds": 3, "data__validation_patients": "('TCGA_CS_0000',)"}, "folds=3 with named validation_patients"),
     ({"train__epochs": 2.0}, "the length of the training is"),
     ({"train__num_steps": 0}, "the length of the training is not given"),
-    ({"train__num_steps": -5}, "the length of the training is"),
+    ({"train__num_steps": -5}, "config.train.num_steps=-5"),
     ({"train__eval_every": 0}, "config.train.eval_every=0"),
     ({"train__start_size": 25}, "slices of 25×25 pixels cannot be halved"),
     ({"train__start_size": -16}, "config.train.start_size=-16"),
     ({"train__start_share": 1.5}, "config.train.start_share=1.5"),
     ({"eval__flip_tta": "maybe"}, "config.eval.flip_tta='maybe'"),
     ({"eval__finer": "(32, 1)"}, "slices of 33×33 pixels cannot be halved"),
-    ({"eval__finer": "(0,)"}, r"config.eval.finer=\(0,\) are no pixels"),
+    ({"eval__finer": "(0,)"}, r"config.eval.finer=\(0,\)"),
     ({"eval__fill_holes": "maybe"}, "config.eval.fill_holes='maybe'"),
     ({"loss__bce": 0.0, "loss__dice": 0.0}, "config.loss has no term"),
-    ({"data__test_fraction": 1.5}, "test_fraction 1.5"),
+    ({"data__test_fraction": 1.5}, "config.data.test_fraction=1.5"),
     ({"data__folds": 99}, "99 folds"),
     ({"data__splits": "nowhere.json"}, "cannot read splits from nowhere.json"),
     ({"init_from": "nowhere"}, "nowhere"),
@@ -115,19 +115,6 @@ def test_fields(lgg, small_phantoms, tmp_path, fields, expected):
     data_dir = given.pop("data__dir")
     assert_one_line(lgg(*smoke_words(data_dir, tmp_path / "run", **given)), expected)
     assert not (tmp_path / "run").exists(), "a mistake left a workdir behind"
-
-
-@pytest.mark.parametrize("text, expected", [
-    ("def get_config(:", r"\(mine.py, line 1\)"),
-    ("import no_such_module", "no_such_module"),
-    ("from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'seed': 0})",
-     r"the config lacks [0-9]+ fields \(augment.bias_field, .* …\)"),
-])  # fmt: skip
-def test_a_faulty_config_file(lgg, tmp_path, text, expected):
-    path = tmp_path / "mine.py"
-    path.write_text(text)
-    assert_one_line(lgg("train", f"--config={path}", f"--workdir={tmp_path}/run"), expected)
-    assert not (tmp_path / "run").exists()
 
 
 def test_folders_without_patients(lgg, tmp_path):

@@ -40,7 +40,7 @@ def make_splits(
     Returns:
       {"format", "by", "seed", "folds", "fold", "train", "validation", "test"}; the last three sorted patient ids.
     """
-    _check_arguments(len(patients), test_fraction, validation_fraction, folds, fold)
+    _check_folds(len(patients), folds, fold)
     everyone = _ordered(patients, f"{seed}")
     test = everyone[fold::folds] if folds else _spread(everyone, test_fraction * len(everyone), f"{seed}")
     rest = patients[~patients["patient"].isin(test)]
@@ -77,7 +77,6 @@ def make_slice_splits(
     Args:
       slices: {patient: slice numbers}.
     """
-    _check_arguments(len(slices), test_fraction, validation_fraction, 0, 0)
     everything = [f"{patient}:{number}" for patient, numbers in slices.items() for number in numbers]
     everything.sort(key=lambda entry: _hash(f"{seed} {entry}"))
     test, validation = (round(fraction * len(everything)) for fraction in (test_fraction, validation_fraction))
@@ -105,10 +104,7 @@ def rows(numbers: set[int] | None, slice_index: np.ndarray) -> np.ndarray:
     return np.ones(len(slice_index), bool) if numbers is None else np.isin(slice_index, list(numbers))
 
 
-def _check_arguments(count, test_fraction, validation_fraction, folds, fold):
-    if not (0 <= test_fraction < 1 and 0 < validation_fraction < 1):
-        wrong = f"test_fraction {test_fraction} and validation_fraction {validation_fraction}"
-        raise UserError(f"cannot split by {wrong}", "pass fractions between 0 and 1")
+def _check_folds(count: int, folds: int, fold: int) -> None:
     if folds and not 2 <= folds <= count:
         raise UserError(f"cannot deal {count} patients into {folds} folds", f"pass 0 or 2 to {count} folds")
     if not 0 <= fold < max(folds, 1):

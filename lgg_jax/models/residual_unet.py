@@ -5,8 +5,9 @@
     logits = model.apply(variables, images, train=False)     # (batch, height, width)
 
 Blocks are pre-activation residual units (He et al. 2016, https://arxiv.org/abs/1603.05027). As in the paper, the
-encoder halves the grid by stride and the decoder doubles it by repetition. At 64 features and 4 levels, the paper's size, it
-has 8,216,769 parameters, 430,272 of them in the 1×1 convolutions of the shortcuts; the paper states 7.8 million.
+encoder halves the grid by stride and the decoder doubles it by repetition. At 64 features and 4 levels, the paper's
+size, it has 8,216,769 parameters, 430,272 of them in the 1×1 convolutions of the shortcuts; the paper states 7.8
+million.
 """
 
 import flax.linen as nn

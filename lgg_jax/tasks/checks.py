@@ -43,9 +43,6 @@ def check_segmentation(config: ml_collections.ConfigDict) -> None:
 def check_grids(config: ml_collections.ConfigDict) -> None:
     """Raise where the network cannot take slices of `data.size`, `eval.finer` or `train.start_size`."""
     channels = len(config.data.channels) * (1 + 2 * config.data.context)
-    for more in config.eval.finer:
-        if not isinstance(more, int) or more < 1:
-            raise UserError(f"config.eval.finer={config.eval.finer} are no pixels", "write them like (16, 32)")
     sizes = [config.data.size + more for more in (0, *config.eval.finer)]
     for size in sizes + [config.train.start_size] * (config.train.start_size != 0):
         image = jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32)

@@ -19,7 +19,7 @@ _PASSES = {"off": 1, "on": 2, "choose": 3}  # through the network, by config.eva
 def steps_without_clock(config: ml_collections.ConfigDict, num_slices: int) -> int | None:
     """Steps by `config.num_steps` or `config.epochs`; None where `config.minutes` decides."""
     given = {name: config[name] for name in ("num_steps", "epochs", "minutes") if config[name]}
-    if len(given) != 1 or min(given.values()) < 0:
+    if len(given) != 1:
         raise UserError(
             f"the length of the training is {given or 'not given'}",
             "set exactly one of config.train.num_steps, config.train.epochs and config.train.minutes",

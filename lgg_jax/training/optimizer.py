@@ -1,5 +1,6 @@
 """Optimizer: learning-rate schedule, Adam or AdamW, clipping, EMA, and modules that learn slower or not at all.
 
+    check_warmup(config.optimizer, num_steps)
     optimizer = create_optimizer(config.optimizer, num_steps)
 
 A module is selected by its name at the top level of the model, such as "backbone", or a part of it by its path, such
@@ -16,6 +17,15 @@ import optax
 from flax import traverse_util
 
 from lgg_jax.errors import UserError
+
+
+def check_warmup(config: ml_collections.ConfigDict, num_steps: int) -> None:
+    """Raise UserError if the warm-up is longer than the run; `config` is `config.optimizer`."""
+    if config.warmup_steps > num_steps:
+        raise UserError(
+            f"config.optimizer.warmup_steps={config.warmup_steps} is longer than the run of {num_steps} steps",
+            f"choose at most {num_steps}, or a longer training",
+        )
 
 
 def create_schedule(config: ml_collections.ConfigDict, num_steps: int) -> optax.Schedule:

@@ -14,7 +14,7 @@ from lgg_jax import workdir as workdir_lib
 from lgg_jax.config import check_ranges
 from lgg_jax.data.volume import SEQUENCES
 from lgg_jax.errors import UserError
-from lgg_jax.training.optimizer import create_optimizer
+from lgg_jax.training.optimizer import check_warmup, create_optimizer
 from lgg_jax.weights.pretrained import Pretrained, from_zscore, read_pretrained
 
 EXPECTED = ("stride_on_first", "norm_epsilon", "input_order", "input_scale")  # what weights of a ResNet50 expect
@@ -29,6 +29,8 @@ def checked(config: ml_collections.ConfigDict, task, workdir: Path) -> ml_collec
     models.create_model(config.model, frozen=config.optimizer.frozen)
     check_frozen(config)
     create_optimizer(config.optimizer, 1)
+    if config.train.num_steps and not (config.train.epochs or config.train.minutes):
+        check_warmup(config.optimizer, config.train.num_steps)
     workdir_lib.check(workdir, config)
     return config
 

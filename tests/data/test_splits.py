@@ -82,8 +82,8 @@ def test_no_test_patients_when_none_are_asked_for():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((1.0, 0.1), "fractions between 0 and 1"),
-        ((0.2, 0.0), "fractions between 0 and 1"),
+        ((1.0, 0.1), "train has no patients"),
+        ((0.2, 0.0), "validation has no patients"),
         ((0.9, 0.9), "train has no patients"),
         ((0.2, 0.1, 1), "1 folds"),
         ((0.2, 0.1, 101), "pass 0 or 2 to 100 folds"),
@@ -154,7 +154,9 @@ def test_slices_are_dealt_one_by_one():
     assert splits["test"] != make_slice_splits(SLICES, 1, 0.2, 0.1)["test"]
 
 
-@pytest.mark.parametrize("arguments, message", [((1.0, 0.1), "fractions"), ((0.2, 1e-3), "validation has no patients")])
+@pytest.mark.parametrize("arguments, message", [
+    ((1.0, 0.1), "train has no patients"), ((0.2, 1e-3), "validation has no patients"),
+])  # fmt: skip
 def test_slices_that_cannot_be_dealt(arguments, message):
     with pytest.raises(UserError, match=message):
         make_slice_splits(SLICES, 0, *arguments)

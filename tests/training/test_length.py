@@ -27,8 +27,7 @@ def test_steps_without_a_clock(fields, expected):
 
 
 @pytest.mark.parametrize("fields", [
-    {}, {"num_steps": 5, "epochs": 1.0}, {"num_steps": 5, "minutes": 1.0}, {"num_steps": -5}, {"minutes": -1.0},
-    {"num_steps": 5, "epochs": -1.0},
+    {}, {"num_steps": 5, "epochs": 1.0}, {"num_steps": 5, "minutes": 1.0}, {"epochs": 1.0, "minutes": 1.0},
 ])  # fmt: skip
 def test_exactly_one_length(fields):
     with pytest.raises(UserError, match=r"set exactly one of config\.train\.num_steps"):
