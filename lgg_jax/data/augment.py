@@ -169,12 +169,12 @@ def _missing_sequence(image: tf.Tensor, seed: tf.Tensor, probability: float, nam
     others = [channel for channel, name in enumerate(names) if name != "flair"]
     if not probability or not others or "flair" not in names:
         return image
-    kinds = [kind for count in range(len(others)) for kind in itertools.combinations(others, count + 1)]
-    flair = names.index("flair")
-    source = [[flair if channel in kind else channel for channel in range(len(names))] for kind in (*kinds, ())]
-    drawn, kind = tf.unstack(tf.random.stateless_uniform([2], seed))
-    choice = tf.where(drawn < probability, tf.cast(tf.floor(kind * len(kinds)), tf.int32), len(kinds))
-    return tf.gather(image, tf.constant(source)[choice], axis=-1)
+    subsets = [subset for count in range(1, len(others) + 1) for subset in itertools.combinations(others, count)]
+    is_missing = tf.constant([[channel in subset for channel in range(len(names))] for subset in subsets])
+    drawn, which = tf.unstack(tf.random.stateless_uniform([2], seed))
+    missing = is_missing[tf.cast(tf.floor(which * len(subsets)), tf.int32)] & (drawn < probability)
+    # Not `_fill`: after its `where` TensorFlow would add up `_intensity` in another order, which changes the last bit.
+    return tf.gather(image, tf.where(missing, names.index("flair"), tf.range(len(names))), axis=-1)
 
 
 def _intensity(image: tf.Tensor, streams, config) -> tf.Tensor:

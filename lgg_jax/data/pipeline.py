@@ -73,16 +73,18 @@ def example_order(position: tf.Tensor, seed: int, tumour: np.ndarray, tumour_fra
     Returns:
       () int64, an index into the slices.
     """
-    share = round(tumour_fraction * _GRAIN) if tumour.any() else 0
-    in_tumour = position * share // _GRAIN  # how many of the examples before this one came from the tumour stream
-    is_tumour = (position + 1) * share // _GRAIN > in_tumour
-    pools = (np.flatnonzero(tumour), np.arange(len(tumour)))
-    chosen = [
-        _shuffled(place, pool, 2 * seed + stream)
-        for stream, (pool, place) in enumerate(zip(pools, (in_tumour, position - in_tumour), strict=True))
-        if len(pool)
-    ]
-    return tf.where(is_tumour, chosen[0], chosen[-1])
+    all_slices, tumour_slices = np.arange(len(tumour)), np.flatnonzero(tumour)
+    tumour_seed, all_seed = 2 * seed, 2 * seed + 1
+    if not len(tumour_slices):
+        return _shuffled(position, all_slices, all_seed)
+    thousandths = round(tumour_fraction * _GRAIN)
+    from_tumour = position * thousandths // _GRAIN  # how many of the examples before this one
+    is_from_tumour = (position + 1) * thousandths // _GRAIN > from_tumour
+    return tf.where(
+        is_from_tumour,
+        _shuffled(from_tumour, tumour_slices, tumour_seed),
+        _shuffled(position - from_tumour, all_slices, all_seed),
+    )
 
 
 def _shuffled(place: tf.Tensor, pool: np.ndarray, seed: int) -> tf.Tensor:
