@@ -196,8 +196,8 @@ def load_data(
             cases.append(case.select(splits_lib.rows(mine[scan.patient], case.slice_index)))
         if scan.patient in train:
             rows = case.select(splits_lib.rows(train[scan.patient], case.slice_index))
-            # The scan itself, which `on_grid` holds as well, would only take memory.
-            training.append(dataclasses.replace(rows, scan=scan.without_image(), on_grid=None))
+            # The image of the scan is not needed any more and takes much memory.
+            training.append(dataclasses.replace(rows, scan=scan.without_image()))
     cases = [case for case in cases if len(case.images)]  # a split by slice may leave a patient without any
     if left_out and parallel.is_first_host():
         names = ", ".join(left_out[:5]) + ", …" * (len(left_out) > 5)

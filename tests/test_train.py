@@ -42,12 +42,12 @@ def test_training_slices_and_validation_volumes(monkeypatch, capsys):
 
 
 def test_training_scans_do_not_stay_in_memory(monkeypatch):
-    """Neither by a view of the image nor through `on_grid`."""
+    """Not even through a view of the image."""
     kept = []
     monkeypatch.setattr(train.pipeline, "load_slices", kept.extend)
     _, cases = loaded(monkeypatch)
-    assert [(case.scan.image.size, case.scan.image.base, case.on_grid) for case in kept] == [(0, None, None)] * 2
-    assert cases[0].scan.image.size and cases[0].on_grid is not None
+    assert [(case.scan.image.size, case.scan.image.base) for case in kept] == [(0, None)] * 2
+    assert cases[0].scan.image.size and cases[0].data is not None
 
 
 @pytest.mark.parametrize("patient", ["b", "c"])

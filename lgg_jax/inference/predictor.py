@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from lgg_jax import parallel
 from lgg_jax.data import volume
-from lgg_jax.data.cases import Case
+from lgg_jax.data.cases import Case, prepare_case
 from lgg_jax.inference import postprocess
 
 Predictor = Callable[..., np.ndarray]
@@ -84,7 +84,7 @@ def case_probability(
       finer: mean with those on grids of so many pixels more than the case's own. The network is convolutional, so it
         can be shown finer slices than it is trained on.
     """
-    grids = [case, *(case.on_grid(case.geometry.size + more) for more in finer)]
+    grids = [case, *(prepare_case(case.scan, case.data, case.geometry.size + more) for more in finer)]
     return np.mean([_grid_probability(predict, variables, grid, flip_tta) for grid in grids], axis=0, dtype=np.float32)
 
 

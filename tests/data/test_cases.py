@@ -53,10 +53,10 @@ def test_the_whole_image_and_neighbours():
 
 def test_the_same_scan_on_another_grid():
     case, other = prepare_case(scan(), config(context=1)), prepare_case(scan(), config(context=1, size=2 * SIZE))
-    finer = case.on_grid(2 * SIZE)
+    finer = prepare_case(case.scan, case.data, 2 * SIZE)
     assert finer.geometry == dataclasses.replace(case.geometry, size=2 * SIZE) == other.geometry
     np.testing.assert_array_equal(finer.images, other.images)
-    np.testing.assert_array_equal(finer.on_grid(SIZE).images, case.images)
+    np.testing.assert_array_equal(prepare_case(finer.scan, finer.data, SIZE).images, case.images)
 
 
 def with_t2(scan) -> volume.Volume:

@@ -1,7 +1,5 @@
 """What is chosen on validation, and what is scored and drawn of an outline, on probabilities that are known."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -9,6 +7,7 @@ from configs import default
 from lgg_jax.data.cases import Case, make_case
 from lgg_jax.data.volume import Geometry, Volume
 from lgg_jax.errors import UserError
+from lgg_jax.inference import predictor
 from lgg_jax.inference.predictor import Postprocessing
 from lgg_jax.tasks import segmentation
 from lgg_jax.tasks.preparation import Preparation
@@ -94,11 +93,12 @@ def test_flips_where_they_help():
     assert choose(cases, one_sided, flip_tta="off", **fields)[1] == pytest.approx(2 / 3)
 
 
-def test_grids_are_those_of_the_config():
+def test_grids_are_those_of_the_config(monkeypatch):
     """On the finer grid alone nothing is found: 0.9 becomes 0.45, and a threshold of 0.4 is chosen."""
     truth = masks((6, 6))
     coarse, fine = case(truth, truth * 0.9), case(truth, truth * 0.0)
-    cases = [dataclasses.replace(coarse, on_grid={32: fine}.get)]
+    monkeypatch.setattr(predictor, "prepare_case", lambda _scan, _data, size: {32: fine}[size])
+    cases = [coarse]
     fields = {"flip_tta": "off", "largest_component": "off", "fill_holes": "off"}
     assert choose(cases, **fields) == (Postprocessing(), 1.0)
     assert choose(cases, finer=(16,), **fields) == (Postprocessing(threshold=0.4, finer=(16,)), 1.0)
