@@ -110,6 +110,11 @@ def to_local(tree):
     return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
 
 
+def single_device_sharding() -> jax.sharding.Sharding:
+    """The placement of an array on this host's first device."""
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+
 def portable(tree):
     """The tree as a checkpoint takes it: across hosts as NumPy, for Orbax refuses what only one host addresses."""
     return tree if jax.process_count() == 1 else jax.tree.map(np.array, tree)
