@@ -76,29 +76,43 @@ def evaluate(workdir: str, split: str = "test", data_dir: str = "", name: str = 
     return output
 
 
-def output_folder(workdir: Path, name: str, default: str, now: dict) -> Path:
-    """eval/<name or default>; UserError where, by default, other scores would be lost.
+def output_folder(workdir: Path, name: str, default: str, asked: dict) -> Path:
+    """The folder of the scores: eval/<name or default>.
 
-    `now` is what metrics.json is to say of what is scored; `step` only where it was asked for, as the best one may
-    replace an earlier best. Where the data lies only matters to the split "all".
+    Args:
+      workdir: the run directory.
+      name: the folder that the user chose; its scores may be overwritten. "" means `default`.
+      default: the folder otherwise; only scores with the same identity may be overwritten.
+      asked: what is to be scored, with the keys of metrics.json: `split`, `dataset` and, if the user chose them,
+        `step` and `runs`.
+
+    Raises:
+      UserError: the default folder holds scores with another identity.
     """
     output = workdir / "eval" / (name or default)
     if name or not (output / "metrics.json").exists():
         return output
     before = workdir_lib.read_json(output / "metrics.json", "remove it, or pass --name=NAME")
-    compared = now if now["split"] == "all" else {key: value for key, value in now.items() if key != "dataset"}
-    other = [key for key, value in compared.items() if _as_path(key, before.get(key)) != _as_path(key, value)]
-    if other:
-        listing = ", ".join(f"{key} {before.get(key)}, not {now[key]}" for key in other)
+    old, new = _identity(before, asked), _identity(asked, asked)
+    differing = [key for key in new if old[key] != new[key]]
+    if differing:
+        listing = ", ".join(f"{key} {before.get(key)}, not {asked[key]}" for key in differing)
         raise UserError(f"{output} holds other scores ({listing})", "pass --name=NAME to keep both")
     return output
 
 
-def _as_path(key: str, value):
-    """What is compared of an entry of metrics.json: of folders where they are, not how they were written."""
-    if key == "runs":
-        return sorted(Path(run).resolve() for run in value or ())
-    return Path(value or "").resolve() if key == "dataset" else value
+def _identity(scores: dict, asked: dict) -> dict:
+    """What identifies `scores`, the entries of a metrics.json: those that `asked` names, ready to be compared.
+
+    The data folder counts for the split "all" only: the other splits name their patients. Two paths of the same folder
+    are equal. The order of the runs does not count.
+    """
+    identity = {key: scores.get(key) for key in asked if key != "dataset" or asked["split"] == "all"}
+    if "dataset" in identity:
+        identity["dataset"] = Path(identity["dataset"] or "").resolve()
+    if "runs" in identity:
+        identity["runs"] = sorted(Path(run).resolve() for run in identity["runs"] or ())
+    return identity
 
 
 def about_data(config, workdirs: list[Path], split: str, results: Results) -> dict:
