@@ -83,8 +83,8 @@ def output_folder(workdir: Path, name: str, default: str, asked: dict) -> Path:
       workdir: the run directory.
       name: the folder that the user chose; its scores may be overwritten. "" means `default`.
       default: the folder otherwise; only scores with the same identity may be overwritten.
-      asked: what is to be scored, with the keys of metrics.json: `split`, `dataset` and, if the user chose them,
-        `step` and `runs`.
+      asked: what is to be scored, with the keys of metrics.json: `split`, `dataset`, `runs` if there are several, and
+        `step` if the user chose one. Without it, the scores of a new best step may replace those of an earlier one.
 
     Raises:
       UserError: the default folder holds scores with another identity.

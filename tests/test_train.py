@@ -58,5 +58,5 @@ def test_a_patient_without_a_mask(monkeypatch, patient):
 
 
 def test_nobody_to_learn_from(monkeypatch):
-    with pytest.raises(UserError, match="no training patient has what the run is to learn"):
+    with pytest.raises(UserError, match="no training patient has a known label"):
         loaded(monkeypatch, without_label=("a", "b"))

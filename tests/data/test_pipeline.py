@@ -203,7 +203,7 @@ def test_another_seed_gives_other_batches():
 
 
 def test_a_batch_that_hosts_cannot_share():
-    with pytest.raises(UserError, match=r"batch_size=16 cannot be shared by 3 hosts"):
+    with pytest.raises(UserError, match=r"batch_size=16 cannot be split evenly over 3 hosts"):
         pipeline.train_batches(slices(), config(), 0, 1, host=0, hosts=3)
 
 
@@ -302,5 +302,5 @@ def test_rows_of_all_cases_with_label_and_values():
 
 
 def test_slices_of_nobody():
-    with pytest.raises(UserError, match="no training patient has what the run is to learn"):
+    with pytest.raises(UserError, match="no training patient has a known label"):
         pipeline.load_slices([])
