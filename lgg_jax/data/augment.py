@@ -1,10 +1,10 @@
-"""Augmentation of one slice and its mask, a pure function of (slice, mask, seed).
+"""Augmentation of one slice and its mask: pure functions of (slice, mask, seed).
 
     image, mask = augment(image, mask, seed=tf.constant([config.seed, example_number], tf.int64), config=config.augment)
 
-Rotation, flips, random resized crop and elastic deformation are composed into one map of coordinates and image and
-mask are sampled through it together, once: they cannot come apart, and nothing is blurred twice. Each kind draws
-from its own random stream, so that switching one off leaves the others as they were.
+Rotation, flips, random resized crop and elastic deformation are composed into one map of coordinates. Image and mask
+are sampled through this map together and once, so they stay aligned and are interpolated only once. Each kind of
+augmentation has its own random stream: switching one off does not change what the others draw.
 """
 
 import itertools
@@ -28,15 +28,16 @@ def augment(
     """Augments one example.
 
     Args:
-      image: (height, width, channel) float32, normalised; with neighbouring slices, their channels one after another.
-      mask: (height, width) float32 in [0, 1], the share of the pixel that is tumour.
-      seed: (2,) int64, stands for the example's place in the training run.
+      image: (height, width, channel) float32, normalised. With neighbouring slices, the channels of each slice follow
+        one another.
+      mask: (height, width) float32 in [0, 1], the tumour's share of each pixel.
+      seed: (2,) int64, the seed of the run and the number of the example.
       config: `config.augment`.
       names: `config.data.channels`, the sequences of a slice.
-      size: of the square that is sampled, where it is another than that of the slice.
+      size: side of the output in pixels; 0 means the height and width of the input.
 
     Returns:
-      image and mask of the same shapes, or of that size.
+      The augmented image and mask: the input shapes, or (size, size, channel) and (size, size).
     """
     streams = {name: _stream(seed, name) for name in STREAMS}
     copies = _copies_of_flair(image, names)
@@ -44,14 +45,14 @@ def augment(
         rows, columns = _coordinates(size or image.shape[0], size or image.shape[1], image.shape[:2], streams, config)
         both = _sample(tf.concat([image, mask[..., None]], axis=-1), rows, columns)
         image, mask = both[..., :-1], both[..., -1]
-    sequences = tf.reshape(image, [*image.shape[:2], -1, len(names)])  # neighbouring slices change alike
+    sequences = tf.reshape(image, [*image.shape[:2], -1, len(names)])  # neighbouring slices are augmented alike
     sequences = _intensity(sequences, streams, config)
     sequences = _missing_sequence(sequences, streams["missing"], config.missing_sequence, names)
     return _fill(tf.reshape(sequences, image.shape), copies, names), mask
 
 
 def donor(seed: tf.Tensor, count: int) -> tf.Tensor:
-    """Which of `count` slices with tumour gives its own to the example of this seed: () int64."""
+    """The index of the donor slice for the example of this seed, of `count` slices with tumour: () int64."""
     return tf.random.stateless_uniform([], _stream(seed, "donor"), 0, count, tf.int64)
 
 
@@ -59,12 +60,23 @@ def carve_mix(
     image: tf.Tensor, mask: tf.Tensor, donor_image: tf.Tensor, donor_mask: tf.Tensor, seed: tf.Tensor,
     probability: float, names: Sequence[str] = SEQUENCES[:3],
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """With `probability`, the donor's tumour and a rim of two pixels in their own place of this slice.
+    """Copies the tumour of a donor slice into this slice, with a probability; to be called before `augment`.
 
-    After CarveMix (Zhang et al. 2021, https://doi.org/10.1007/978-3-030-87193-2_19). Heads lie alike in their
-    squares, so a tumour comes to lie in a brain; every other donor is mirrored. The seam is blended over three
-    pixels, else it would tell where to look. A sequence in whose place FLAIR stands, here or in the donor, is FLAIR
-    in the outcome: no scan has it in the tumour alone. Shapes as in `augment`, to be called before it.
+    After CarveMix (Zhang et al. 2021, https://doi.org/10.1007/978-3-030-87193-2_19). The tumour keeps its place and
+    brings a rim of two pixels. All heads fill their square, so the place lies within the brain. Half of the donors are
+    mirrored. The seam is blended over three pixels, or the network could learn to find it. A sequence that is replaced
+    by FLAIR in this slice or in the donor is FLAIR in the whole output, as no real scan has such a copy in the tumour
+    alone.
+
+    Args:
+      image, donor_image: (height, width, channel) float32, as in `augment`.
+      mask, donor_mask: (height, width) float32 in [0, 1], the tumour's share of each pixel.
+      seed: (2,) int64, the seed of the run and the number of the example.
+      probability: of a copy; otherwise the slice stays as it is.
+      names: `config.data.channels`, the sequences of a slice.
+
+    Returns:
+      image and mask of the same shapes.
     """
     drawn, mirrored = tf.unstack(tf.random.stateless_uniform([2], _stream(seed, "carve")))
     both = tf.concat([donor_image, donor_mask[..., None]], axis=-1)
@@ -86,7 +98,7 @@ def _is_geometric(config: ml_collections.ConfigDict) -> bool:
 
 
 def _coordinates(height: int, width: int, shape, streams, config) -> tuple[tf.Tensor, tf.Tensor]:
-    """For each output pixel the row and column of an input of `shape` it is sampled from: (height, width) float32."""
+    """Rows and columns of an input of `shape` to sample the output pixels from: two arrays (height, width) float32."""
     shape = tf.constant(list(shape), tf.float32)
     y = tf.linspace(-1.0, 1.0, height)[:, None] * tf.ones([1, width])
     x = tf.linspace(-1.0, 1.0, width)[None, :] * tf.ones([height, 1])
@@ -104,9 +116,10 @@ def _coordinates(height: int, width: int, shape, streams, config) -> tuple[tf.Te
 
 
 def _crop(seed: tf.Tensor, scale_range: tuple[float, float]) -> tf.Tensor:
-    """(scale_y, scale_x, offset_y, offset_x): a window of `scale` times the side, within the slice where it fits.
+    """A random window as (scale_y, scale_x, offset_y, offset_x): a share of the side, inside the slice if it fits.
 
-    Where the range is wide, the two sides differ by up to 10 %: heads do. A narrow range means the scale alone.
+    If the range is wider than 0.15, height and width of the window differ by up to 10 %, as those of heads do. In a
+    narrower range they are equal.
     """
     low, high = scale_range
     if low == high == 1.0:
@@ -118,19 +131,19 @@ def _crop(seed: tf.Tensor, scale_range: tuple[float, float]) -> tf.Tensor:
 
 
 def _elastic(height, width, streams, config) -> tf.Tensor:
-    """(height, width, 2) displacements as shares of the side: smooth noise from a 6×6 grid (Simard et al. 2003)."""
+    """Elastic displacements (height, width, 2) as shares of the side: noise on a 6×6 grid (Simard et al. 2003)."""
     active = tf.cast(_uniform(streams["elastic"], 0.0, 1.0) < config.elastic, tf.float32)
     return active * config.elastic_share * _smooth_noise(streams["field"], 6, height, width, 2)
 
 
 def _smooth_noise(seed: tf.Tensor, points: int, height, width, channels: int) -> tf.Tensor:
-    """(height, width, channels) float32: standard normal noise on points × points places, bicubic in between."""
+    """Standard normal noise on a points × points grid, bicubic in between: (height, width, channels) float32."""
     grid = tf.random.stateless_normal([1, points, points, channels], seed)
     return tf.image.resize(grid, tf.stack([height, width]), method="bicubic")[0]
 
 
 def _sample(planes: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Bilinear samples of planes (height, width, channel) at (rows, columns); edge values beyond the edge."""
+    """Bilinear samples of planes (height, width, channel) at (rows, columns); edge values outside of the planes."""
     shape = tf.shape(planes)
     height, width = shape[0], shape[1]
     rows = tf.clip_by_value(rows, 0.0, tf.cast(height - 1, tf.float32))
@@ -149,7 +162,7 @@ def _sample(planes: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor
 
 
 def _copies_of_flair(image: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
-    """(sequence,) bool: in whose place FLAIR stands, as the data set fills a missing one; FLAIR's own is True."""
+    """Which sequences are copies of FLAIR, as a data set may replace a missing one: (sequence,) bool; FLAIR is True."""
     if "flair" not in names:
         return tf.zeros([len(names)], tf.bool)
     sequences = tf.reshape(image, [-1, len(names)])
@@ -157,7 +170,7 @@ def _copies_of_flair(image: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
 
 
 def _fill(image: tf.Tensor, copies: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
-    """The image with FLAIR in the place of the sequences that are `copies` of it."""
+    """The image with the sequences of `copies`, (sequence,) bool, replaced by FLAIR."""
     if "flair" not in names:
         return image
     sequences = tf.reshape(image, [*image.shape[:2], -1, len(names)])
@@ -165,7 +178,7 @@ def _fill(image: tf.Tensor, copies: tf.Tensor, names: Sequence[str]) -> tf.Tenso
 
 
 def _missing_sequence(image: tf.Tensor, seed: tf.Tensor, probability: float, names: Sequence[str]) -> tf.Tensor:
-    """With `probability`, FLAIR in place of one, some or all others, each choice alike, as the data set fills them."""
+    """With `probability`, replaces one or more of the other sequences by FLAIR, every subset equally likely."""
     others = [channel for channel, name in enumerate(names) if name != "flair"]
     if not probability or not others or "flair" not in names:
         return image
@@ -173,15 +186,15 @@ def _missing_sequence(image: tf.Tensor, seed: tf.Tensor, probability: float, nam
     is_missing = tf.constant([[channel in subset for channel in range(len(names))] for subset in subsets])
     drawn, which = tf.unstack(tf.random.stateless_uniform([2], seed))
     missing = is_missing[tf.cast(tf.floor(which * len(subsets)), tf.int32)] & (drawn < probability)
-    # Not `_fill`: after its `where` TensorFlow would add up `_intensity` in another order, which changes the last bit.
+    # Not `_fill`: TensorFlow would then reorder the sums of `_intensity`, and the last bits would change.
     return tf.gather(image, tf.where(missing, names.index("flair"), tf.range(len(names))), axis=-1)
 
 
 def _intensity(image: tf.Tensor, streams, config) -> tf.Tensor:
-    """Contrast (a factor), a bias field and brightness (shifts, in standard deviations of the volume), by channel.
+    """Random contrast (a factor), bias field and brightness (both added, in spreads of the volume) of each channel.
 
-    A coil's bias field multiplies; within the brain, whose median is about four times its spread, that is nearly a
-    shift of the normalised intensity (0.3 of them: 7 %).
+    The bias field of a coil is a factor of the raw intensity. The median of the brain is about four times its spread,
+    so the factor is nearly a shift of the normalised intensity: 7 % are about 0.3 spreads.
     """
     channels = [image.shape[-1]]
     if config.contrast:

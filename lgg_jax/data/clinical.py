@@ -10,7 +10,7 @@ from pathlib import Path
 from lgg_jax.data.files import number, patient_rows
 from lgg_jax.errors import UserError
 
-# Our names, and the columns of data.csv that hold them.
+# Field names of this project, and the columns of data.csv that hold their values.
 COLUMNS = {
     "grade": "neoplasm_histologic_grade",
     "age": "age_at_initial_pathologic",
@@ -24,26 +24,26 @@ COLUMNS = {
 }
 FIELDS = tuple(COLUMNS)
 
-# The file does not say what its codes mean. 1 = grade II and 2 = grade III is the usual reading, and the only one
-# decoded: the codes of the other categories stay as they are.
+# The data set does not document its codes. 1 = grade II and 2 = grade III is the usual reading. The codes of the other
+# categories are not decoded.
 GRADES = {1.0: 2.0, 2.0: 3.0}
 
 
 def institution(patient_id: str) -> str:
-    """The tissue source site in a TCGA barcode: "CS" of TCGA_CS_4941; "unknown" of any other name."""
+    """The tissue source site of a TCGA barcode, such as "CS" for TCGA_CS_4941; "unknown" for any other name."""
     match = re.match(r"TCGA[_-]([A-Z0-9]{2})[_-]", patient_id)
     return match[1] if match else "unknown"
 
 
 def read_clinical(data_dir) -> dict[str, dict[str, float | None]]:
-    """Clinical values by patient id, from data.csv in the folder that holds the patient folders.
+    """Clinical values by patient, from data.csv in `data_dir`, the folder of the patient folders.
 
     Returns:
-      {patient: {field: value}} for the fields of FIELDS, None where the cell is empty; age in years, grade 2.0 or 3.0.
-      Empty when there is no data.csv.
+      {patient: {field: value}} for FIELDS, None for an empty cell; age in years, grade 2.0 or 3.0. Empty if there is no
+      data.csv.
 
     Raises:
-      UserError: the table has no Patient column, names a patient twice or holds something that is no number.
+      UserError: the table has no Patient column, has two rows for one patient, or has a cell that is not a number.
     """
     path = Path(data_dir) / "data.csv"
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Pictures and tables that people bring, read so that a bad one ends with its name in one line.
+"""Readers of image files and CSV tables; a bad file becomes a UserError with its name.
 
     pixels = np.asarray(read_image(Path("1.png"), ["PNG", "TIFF", "JPEG"]))
     for row, record in read_table(Path("cases.csv"), ["file"]):
@@ -20,10 +20,14 @@ MAX_SIDE = 4096
 
 
 def read_image(path: Path, formats: list[str]) -> Image.Image:
-    """A picture of at most 4096×4096 in one of Pillow's `formats`, decoded.
+    """The decoded image in a file.
+
+    Args:
+      path: the file, of at most 4096×4096 pixels.
+      formats: the accepted formats, by Pillow's names.
 
     Raises:
-      UserError: truncated, unreadable, larger, or of several pages.
+      UserError: the file is truncated, unreadable, too large, or has several pages.
     """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=formats) as image:
@@ -34,7 +38,7 @@ def read_image(path: Path, formats: list[str]) -> Image.Image:
                 raise UserError(f"{path} holds {image.n_frames} pictures", "save each slice as a file of its own")
             image.load()
             return image
-    # Pillow lets the errors of its TIFF parser through as they come.
+    # Pillow does not convert the errors of its TIFF parser.
     except (OSError, ValueError, TypeError, KeyError, IndexError, SyntaxError, struct.error, OverflowError,
             Image.DecompressionBombError) as error:
         wrong = f"{path} cannot be read as {' or '.join(formats)} ({error})"
@@ -42,10 +46,14 @@ def read_image(path: Path, formats: list[str]) -> Image.Image:
 
 
 def read_table(path: Path, required: Iterable[str] = ()) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a CSV file as (row number as an editor counts, {column: cell as text}); UserError where it is none."""
+    """The rows of a CSV file that are not empty, as (row number, {column: text of the cell}); row 1 is the header.
+
+    Raises:
+      UserError: the file is not a CSV table in UTF-8, or lacks one of the `required` columns.
+    """
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-            # index_col=False: rows longer than the header would else move by a column; so they warn.
+            # Without index_col=False, the cells of a row longer than the header would move by one column; with it, pandas warns.
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False,
                                 index_col=False)  # fmt: skip
     # pandas' parser errors and UnicodeDecodeError are ValueErrors.
@@ -55,25 +63,33 @@ def read_table(path: Path, required: Iterable[str] = ()) -> list[tuple[int, dict
     for column in required:
         if column not in table:
             raise UserError(f"{path} has no column {column}", f"it has {', '.join(map(str, table))}")
-    records = table.fillna("").to_dict("records")  # a short row lacks cells
+    records = table.fillna("").to_dict("records")  # NaN: the cells that a short row lacks
     rows = ((row, {name: cell.strip() for name, cell in record.items()}) for row, record in enumerate(records, 2))
-    return [(row, record) for row, record in rows if any(record.values())]  # an empty line is no row
+    return [(row, record) for row, record in rows if any(record.values())]
 
 
 def patient_rows(path: Path, column: str) -> Iterator[tuple[str, dict[str, str], str]]:
-    """(patient, row, where it is) of a CSV file with a row a patient; UserError where one has none or comes twice."""
+    """The rows of a CSV file with one row per patient, as (patient, {column: text of the cell}, "FILE row NUMBER").
+
+    Raises:
+      UserError: the file cannot be read, or a row has no patient or the patient of an earlier row.
+    """
     seen = set()
     for row, record in read_table(path, [column]):
         patient, place = record[column], f"{path} row {row}"
         if not patient or patient in seen:
             what = f"names patient {patient} a second time" if patient else "has no patient"
-            raise UserError(f"{place} {what}", "leave one row per patient")
+            raise UserError(f"{place} {what}", "keep one row per patient")
         seen.add(patient)
         yield patient, record, place
 
 
 def number(record: dict[str, str], column: str, place: str) -> float | None:
-    """The number in a cell, None where the cell is empty or not there; `place` opens the message of the UserError."""
+    """The number in a cell; None if the cell is empty or the column is missing.
+
+    Raises:
+      UserError: the cell is not a finite number; the message begins with `place`.
+    """
     cell = record.get(column, "")
     if cell.lower() in ("", "na", "nan"):
         return None

@@ -1,33 +1,36 @@
-"""Shape, place and intensity of a volume's tumour, as a radiologist would describe it: input of the grade.
+"""Shape, location and intensity features of a segmented tumour: input of the grade prediction.
 
-    features = mask_features(scan, scan.mask)   # {"volume_share": 0.041, "enhancement": None, …}, or None: no tumour
+    features = mask_features(scan, scan.mask)   # {"volume_share": 0.041, "enhancement": None, …}; None without tumour
 
-The data has no pixel size and no slice distance, so every length is a share of the head. S is the side of the head's
-square (`volume.find_geometry`), z an intensity in spreads above the median of the whole brain (`volume.normalise`), A
-the tumour in its largest slice, the rim the brain within 0.05 S of the tumour in its slices (`volume.inside`).
+The data has neither pixel size nor slice distance, so every length is relative to the head:
+
+    S      side of the square around the head (`volume.find_geometry`)
+    z      intensity in spreads above the median of the whole brain (`volume.normalise`)
+    A      tumour in the slice where its area is largest
+    rim    brain (`volume.inside`) within 0.05 S of the tumour of the same slice
 
     feature             unit    formula
     volume_share        1       tumour voxels / head voxels
     slice_share         1       slices with tumour / slices
     area_share          1       pixels of A / head pixels of the slice with most of them
-    elongation          1       1 - minor / major axis of the ellipse with the second moments of A; 0: a circle
+    elongation          1       1 - minor / major axis of the ellipse with the second moments of A; 0: circle
     solidity            1       pixels of A / pixels of its convex hull
-    irregularity        1       perimeter² / (4π area) of A; 1: a circle, more: lobes, spikes or several parts
-    lateral             1       |x| / S, x the centroid's distance from the square's middle; 0: on the midline
+    irregularity        1       perimeter² / (4π area) of A; 1: circle, more: lobes, spikes or several parts
+    lateral             1       |x| / S, x: distance of the centroid from the middle of the square; 0: midline
     side                -1, 1   sign of x; 1: in the right half of the image
-    crossing            1       share of the tumour in the half where its centroid is not
-    posterior           1       from the top (0: forehead) to the bottom of the square (1), of the centroid
-    height              1       from the first (0) to the last slice (1), of the centroid
+    crossing            1       share of the tumour in the half opposite to its centroid
+    posterior           1       centroid between the top (0: forehead) and the bottom of the square (1)
+    height              1       centroid between the first (0) and the last slice (1)
     flair_mean          z       mean FLAIR of the tumour
-    flair_std           z       its standard deviation
-    flair_p10           z       its 10th percentile: low where a core is cystic or suppressed
+    flair_std           z       standard deviation of the tumour's FLAIR
+    flair_p10           z       10th percentile of the tumour's FLAIR; low for a cystic or suppressed core
     flair_contrast      z       mean FLAIR of the tumour - mean FLAIR of the rim
-    enhancement         z       mean post-contrast - pre-contrast of the tumour, above that of the rim
-    enhancement_p95     z       its 95th percentile in the tumour, above the mean of the rim
-    post_std            z       standard deviation of the tumour after contrast: heterogeneity
-    post_low_share      1       share of the tumour over 1 z below the rim's mean after contrast: necrosis, oedema
+    enhancement         z       mean (post-contrast - pre-contrast) of the tumour - the same mean of the rim
+    enhancement_p95     z       95th percentile of that difference in the tumour - its mean in the rim
+    post_std            z       post-contrast standard deviation of the tumour; measures heterogeneity
+    post_low_share      1       share of the tumour > 1 z below the post-contrast mean of the rim; necrosis, oedema
 
-After Mazurowski et al. 2017 (shape and place) and the VASARI terms (side, enhancement, necrosis, crossing the midline).
+Shape and location follow Mazurowski et al. 2017. Side, enhancement, necrosis and crossing the midline are VASARI terms.
 """
 
 import numpy as np
@@ -51,21 +54,21 @@ INTENSITY = ("flair_mean", "flair_std", "flair_p10", "flair_contrast",
              "enhancement", "enhancement_p95", "post_std", "post_low_share")  # fmt: skip
 FEATURES = SHAPE + PLACE + INTENSITY
 
-_RIM = 0.05  # of the side of the head's square
-_LOW = 1.0
+_RIM = 0.05  # width of the rim in units of S
+_LOW = 1.0  # z
 
 
 def mask_features(scan: Volume, mask: np.ndarray) -> dict[str, float | None] | None:
-    """The features above of one patient.
+    """The features in the table above, of one patient.
 
     Args:
-      scan: the volume; its own mask is not looked at.
-      mask: (slice, height, width) bool on the scan's grid, true or predicted.
+      scan: the volume; its own mask is ignored.
+      mask: (slice, height, width) bool on the grid of the scan, ground truth or predicted.
 
     Returns:
-      {feature: value} for FEATURES, or None where the mask is empty. Features after contrast are None where that
-      sequence is missing (FLAIR stands in its place), enhancement where either is, and all that compare with a rim
-      where the tumour leaves none.
+      {feature: value} for FEATURES, or None if the mask is empty. A post-contrast feature is None if that sequence is
+      missing (replaced by FLAIR). The enhancement is None if pre- or post-contrast is missing. A feature that compares
+      with the rim is None if there is no rim.
     """
     if not mask.any():
         return None
@@ -77,7 +80,7 @@ def mask_features(scan: Volume, mask: np.ndarray) -> dict[str, float | None] | N
 
 def _shape(mask: np.ndarray, head: np.ndarray) -> dict[str, float]:
     areas, head_areas = mask.sum(axis=(1, 2)), head.sum(axis=(1, 2))
-    largest = np.pad(mask[areas.argmax()], 1).astype(np.uint8)  # all parts of the slice are one region
+    largest = np.pad(mask[areas.argmax()], 1).astype(np.uint8)  # all parts of the mask form one region
     (region,) = measure.regionprops(largest)
     major, minor = region.axis_major_length, region.axis_minor_length
     return {
@@ -106,11 +109,11 @@ def _place(mask: np.ndarray, square: Geometry) -> dict[str, float]:
 def _intensity(image: np.ndarray, mask: np.ndarray, head: np.ndarray, square: Geometry) -> dict[str, float | None]:
     brain = inside(head)
     rim = near(mask, round(_RIM * square.side)) & brain & ~mask
-    tissue = brain | mask  # half of the time, as most of the image is air
+    tissue = brain | mask  # most of the image is air; leaving it out halves the time
     values, brain, tumour, rim = image[tissue], brain[tissue], mask[tissue], rim[tissue]
     pre, flair, post = (normalise(values[:, channel], brain) for channel in range(3))
     features = dict.fromkeys(INTENSITY) | _of_flair(flair[tumour], flair[rim])
-    missing = missing_sequences(image[..., :3])  # none is of T2
+    missing = missing_sequences(image[..., :3])  # no feature uses T2
     if CHANNELS[2] not in missing:
         features |= _of_post(post[tumour], post[rim])
     if not missing:

@@ -1,11 +1,12 @@
-"""Clinical values and mask features as the vector that a network takes, with what is missing marked as missing.
+"""Encoding of clinical values and mask features as the vector that a network takes.
 
-    encoder = fit(training_rows, ("age", "gender", "irregularity"))    # statistics of the training patients alone
+    encoder = fit(training_rows, ("age", "gender", "irregularity"))    # statistics of the training patients only
     vector = encoder.encode({"age": 43.0, "gender": None})             # (encoder.width,) float32
-    path.write_text(json.dumps(encoder.to_dict()))                     # and Encoder.from_dict to read it
+    path.write_text(json.dumps(encoder.to_dict()))                     # Encoder.from_dict reads it
 
-A number becomes (value - mean) / deviation, a category one of n ones; behind each stands an indicator that is 1, with
-zeros before it, where the value is missing. So no patient is dropped, and none is given a value that it does not have.
+A number becomes (value - mean) / standard deviation. A category becomes a one-hot vector. Each column ends with an
+indicator: if the value is missing, the indicator is 1 and the elements before it are 0. Therefore no patient is
+dropped, and no missing value is imputed.
 """
 
 import dataclasses
@@ -19,18 +20,17 @@ from lgg_jax.data.mask_features import FEATURES
 from lgg_jax.errors import UserError
 
 CATEGORIES = ("gender", "laterality", "tumor_location", "histological_type", "race", "ethnicity")  # codes, not amounts
-PATHOLOGY = ("histological_type",)  # read from the specimen that the grade is read from: never a column by default
-OUTCOMES = ("death",)  # later than any scan
+OUTCOMES = ("death",)  # unknown at the time of the scan
 
 
 @dataclasses.dataclass(frozen=True)
 class Column:
-    """What one value is encoded by.
+    """The encoding of one value.
 
     Attributes:
-      name: of clinical.FIELDS or mask_features.FEATURES.
-      mean, deviation: of a number among the training patients; 0 for a category.
-      categories: those seen in training, ascending; empty for a number.
+      name: one of clinical.FIELDS or mask_features.FEATURES.
+      mean, deviation: mean and standard deviation of a number over the training patients; 0 for a category.
+      categories: the categories of the training patients, ascending; empty for a number.
     """
 
     name: str
@@ -43,9 +43,10 @@ class Column:
         return (len(self.categories) if self.name in CATEGORIES else 1) + 1
 
     def encode(self, value: float | None) -> np.ndarray:
-        """(width,) float32; a value that training could not learn from counts as missing.
+        """The encoded value: (width,) float32.
 
-        That is an unseen category, and a number that was missing or the same in all of the training patients.
+        A value counts as missing, too, if the network could not learn from it: a category that no training patient has,
+        or a number that is missing or equal for all training patients.
         """
         vector = np.zeros(self.width, np.float32)
         if _known(value) and value in self.categories:
@@ -59,7 +60,7 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """The columns of the vector, in order."""
+    """The encoding of a patient's values: the columns of the vector, in order."""
 
     columns: tuple[Column, ...]
 
@@ -68,29 +69,29 @@ class Encoder:
         return sum(column.width for column in self.columns)
 
     def encode(self, values: Mapping[str, float | None]) -> np.ndarray:
-        """(width,) float32; a column that `values` lacks, or holds as None or NaN, is missing."""
+        """The encoded values: (width,) float32. A column without a value, or with None or NaN, is missing."""
         parts = [column.encode(values.get(column.name)) for column in self.columns]
         return np.concatenate([np.zeros(0, np.float32), *parts])
 
     def to_dict(self) -> dict:
-        """Plain values, for JSON."""
+        """The encoder as values that JSON can hold."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, saved: dict) -> "Encoder":
-        """The encoder that `to_dict` gave, also after JSON made lists of its tuples."""
+        """The encoder that `to_dict` returned; JSON may have turned its tuples into lists."""
         return cls(tuple(Column(**column | {"categories": tuple(column["categories"])}) for column in saved["columns"]))
 
 
 def fit(rows: Iterable[Mapping[str, float | None]], columns: tuple[str, ...]) -> Encoder:
-    """The encoder of `columns` by the values of the training patients.
+    """Fits the encoder of `columns` to the values of the training patients.
 
     Args:
-      rows: one mapping a patient, such as `scan.clinical | (mask_features(scan, mask) or {})`.
-      columns: names of clinical.FIELDS and mask_features.FEATURES; may be empty.
+      rows: one mapping per patient, such as `scan.clinical | (mask_features(scan, mask) or {})`.
+      columns: names from clinical.FIELDS and mask_features.FEATURES; may be empty.
 
     Raises:
-      UserError: a column is unknown, named twice, an outcome, or the grade itself.
+      UserError: a column is unknown, given twice, an outcome, or the grade.
     """
     _check(columns)
     rows = list(rows)
@@ -113,7 +114,7 @@ def _check(columns: tuple[str, ...]) -> None:
     remedy = f"choose from {', '.join(name for name in FIELDS + FEATURES if name not in (*OUTCOMES, 'grade'))}"
     for place, name in enumerate(columns):
         if name in (*OUTCOMES, "grade"):
-            what = "an outcome, unknown when the scan is made" if name in OUTCOMES else "what is to be predicted"
+            what = "an outcome, unknown at the time of the scan" if name in OUTCOMES else "what is to be predicted"
             raise UserError(f"the column {name} is {what}", remedy)
         if name not in FIELDS + FEATURES:
             raise UserError(f"unknown column {name!r}", remedy)

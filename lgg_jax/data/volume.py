@@ -1,9 +1,9 @@
-"""One patient's scan, and the geometry and intensities that training and prediction share.
+"""A scan, its geometry and its intensity normalisation: the same functions for training and prediction.
 
     geometry = find_geometry(volume.image, size=128)
     inputs = network_images(volume.image, geometry)          # (slice, 128, 128, channel) float32
     ...
-    probability = input_grid(network_probability, geometry)  # (slice, height, width) float32, on the scan's own grid
+    probability = input_grid(network_probability, geometry)  # (slice, height, width) float32, on the grid of the scan
 """
 
 import dataclasses
@@ -14,25 +14,25 @@ from PIL import Image
 from scipy import ndimage
 from skimage import filters
 
-CHANNELS = ("pre-contrast", "FLAIR", "post-contrast", "T2")  # T2 where the data set has it
-SEQUENCES = ("t1", "flair", "t1ce", "t2")  # the same, as configs and BraTS call them
+CHANNELS = ("pre-contrast", "FLAIR", "post-contrast", "T2")  # T2 only if the data set has it
+SEQUENCES = ("t1", "flair", "t1ce", "t2")  # the names of the same sequences in configs and in BraTS
 FLAIR = 1
-_RIM = 0.08  # of the head's size: scalp and skull
-_LIMIT = 5.0
-_MARGIN = 0.02  # of the head's longer side, kept around it so that a tumour at the rim is never cut
+_RIM = 0.08  # thickness of scalp and skull as a share of the head's size
+_LIMIT = 5.0  # normalised intensities are clipped to ±5
+_MARGIN = 0.02  # margin around the head as a share of its longer side, so that no tumour at the rim is cut off
 
 
 @dataclasses.dataclass(frozen=True)
 class Volume:
-    """A scan as it is stored on disk, slices in anatomical order.
+    """A scan as it is stored on disk, with its slices in anatomical order.
 
     Attributes:
-      patient: identifier, the same in splits.json and cases.csv.
-      image: (slice, height, width, channel), uint8, int16 or float32; channels are T1, FLAIR, T1 with contrast
-        and, where the data set has it, T2.
-      mask: (slice, height, width) bool, tumour; None where nobody has drawn one.
-      slice_index: (slice,) int32, the number each slice has in its file name.
-      clinical: values of `data.clinical.FIELDS`, None where missing.
+      patient: the identifier in splits.json and cases.csv.
+      image: (slice, height, width, channel), uint8, int16 or float32. The channels are T1, FLAIR, post-contrast T1 and,
+        if the data set has it, T2.
+      mask: (slice, height, width) bool, the ground-truth mask of the tumour; None if there is none.
+      slice_index: (slice,) int32, the number of each slice in its file name.
+      clinical: {field: value} of `data.clinical.FIELDS`, None for a missing value.
     """
 
     patient: str
@@ -42,19 +42,19 @@ class Volume:
     clinical: dict
 
     def without_image(self) -> "Volume":
-        """The same with an empty image, where only the rest is needed."""
-        # Not image[:0], which is a view and keeps all of it.
+        """The scan with an empty image, to save memory."""
+        # Not image[:0]: this view would keep the whole image in memory.
         return dataclasses.replace(self, image=np.empty((0, *self.image.shape[1:]), self.image.dtype))
 
 
 @dataclasses.dataclass(frozen=True)
 class Geometry:
-    """The square of the input grid that the network sees, in pixels; it may reach over the image's edge.
+    """The square of the input grid that the network sees. It may extend beyond the image.
 
     Attributes:
-      top, left, side: the square, the same for every slice of a volume.
-      height, width: the input grid.
-      size: pixels of the network's grid along each side.
+      top, left, side: the square in pixels of the input grid, the same for every slice of a volume.
+      height, width: the size of the input grid in pixels.
+      size: the side of the network grid in pixels.
     """
 
     top: int
@@ -66,9 +66,9 @@ class Geometry:
 
 
 def foreground(image: np.ndarray) -> np.ndarray:
-    """(slice, height, width) bool: the head, where FLAIR is above the threshold of minimum cross entropy.
+    """The mask of the head, where FLAIR is above the minimum cross-entropy threshold: (slice, height, width) bool.
 
-    FLAIR alone: it is there for every patient, while the background of the other sequences is grey in some. The
+    Only FLAIR is used: every patient has it, while the background of the other sequences is grey in some scans. The
     threshold (Li & Lee 1993) lies between the noise around the head and the darkest tissue.
     """
     flair = image[..., FLAIR]
@@ -76,10 +76,15 @@ def foreground(image: np.ndarray) -> np.ndarray:
 
 
 def find_geometry(image: np.ndarray, size: int, crop: bool = True) -> Geometry:
-    """The square around the head in all slices (or, without `crop`, around the whole image).
+    """The square around the head in all slices or, without `crop`, around the whole image.
 
-    A row or column counts where in some slice the head is at least a quarter as wide there as at its widest: noise
-    does not widen the square, and neither does the nose.
+    A row or column belongs to the head if the head is there, in some slice, at least a quarter as wide as at its widest
+    place. Therefore neither noise nor the nose widens the square.
+
+    Args:
+      image: (slice, height, width, channel).
+      size: the side of the network grid in pixels.
+      crop: whether to crop to the head.
     """
     _, height, width, _ = image.shape
     top, left, bottom, right = 0, 0, height, width
@@ -94,15 +99,18 @@ def find_geometry(image: np.ndarray, size: int, crop: bool = True) -> Geometry:
 
 
 def _extent(widths: np.ndarray) -> tuple[int, int]:
-    """First and last + 1 of the places where `widths` reaches a quarter of its 95th percentile."""
+    """The range (first, last + 1) of the places where `widths` is at least a quarter of its 95th percentile."""
     places = np.flatnonzero(widths >= 0.25 * np.percentile(widths, 95))
     return int(places[0]), int(places[-1]) + 1
 
 
 def inside(head: np.ndarray) -> np.ndarray:
-    """(slice, height, width) bool: the head without its rim of scalp and skull, so mostly brain.
+    """The head without its rim of scalp and skull, which is mostly brain: (slice, height, width) bool.
 
-    What is deeper than 8 % of the head's size; the whole head where nothing is.
+    This is the part that is deeper than 8 % of the head's size. If there is no such part, it is the whole head.
+
+    Args:
+      head: (slice, height, width) bool, as `foreground` returns it.
     """
     depth = _RIM * np.sqrt(head.sum(axis=(1, 2)).max())
     deep = np.zeros_like(head)
@@ -114,55 +122,64 @@ def inside(head: np.ndarray) -> np.ndarray:
 
 
 def missing_sequences(image: np.ndarray) -> tuple[str, ...]:
-    """Names of the channels that hold FLAIR's pixels throughout: that is how the data set fills what it lacks."""
+    """Names of the channels that equal FLAIR in every pixel: the data set replaces a missing sequence by FLAIR."""
     flair, names = image[..., FLAIR], CHANNELS[: image.shape[-1]]
     return tuple(name for c, name in enumerate(names) if c != FLAIR and np.array_equal(image[..., c], flair))
 
 
 def lacks_t2(image: np.ndarray, names: Sequence[str]) -> bool:
-    """Whether `names`, of SEQUENCES, ask for T2 and the image has no such channel: FLAIR stands in for it."""
+    """Whether T2 is among `names` (of SEQUENCES) but the image has no T2 channel, so that FLAIR replaces it."""
     return SEQUENCES[-1] in names and image.shape[-1] < len(SEQUENCES)
 
 
 def channel_indices(image: np.ndarray, names: Sequence[str]) -> list[int]:
-    """The channel of each of `names`, of SEQUENCES, in their order; FLAIR's for a T2 that is not there."""
+    """The channel index of each of `names` (of SEQUENCES), in their order; that of FLAIR for a missing T2."""
     return [FLAIR if index >= image.shape[-1] else index for index in map(SEQUENCES.index, names)]
 
 
 def centre_and_spread(sequence: np.ndarray, brain: np.ndarray) -> tuple[np.float32, np.float32]:
-    """Median over the brain, and the deviation of the normal distribution that has its quartiles; never 0."""
+    """Median over the brain, and standard deviation of a normal distribution with the same quartiles; never 0."""
     values = sequence[brain] if brain.any() else sequence.ravel()
     low, middle, high = np.percentile(values, [25, 50, 75])
     return np.float32(middle), np.float32(max((high - low) / 1.349, 1e-3 * max(abs(middle), 1e-3)))
 
 
 def normalise(sequence: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """One channel of a whole volume, float32: median 0 and unit spread over the brain, within ±5.
+    """Normalises one channel of a whole volume to median 0 and unit spread over the brain, clipped to ±5.
+
+    MRI intensities have no unit. The spread is the standard deviation of a normal distribution with the same quartiles.
+    Median and quartiles are used instead of mean and standard deviation, and the brain instead of the head. Otherwise a
+    bright scalp, contrast agent in the vessels or the tumour itself would determine the contrast that remains within
+    the brain. A slice is never normalised alone: the brightness of a tumour is relative to the whole brain, and the
+    noise of empty slices at the top would be amplified.
 
     Args:
       sequence: (slice, height, width) of any number type.
-      brain: (slice, height, width) bool, as `inside` gives it.
+      brain: (slice, height, width) bool, as `inside` returns it.
 
-    MRI has no unit. Median and quartiles (the spread is that of a normal distribution with the same quartiles) and
-    not mean and deviation, and the brain and not the head: a bright scalp, contrast in the vessels or the tumour
-    itself would otherwise decide how much contrast the brain is left with. A slice is never normalised alone (the
-    brightness of a tumour is relative to the whole brain, and empty slices at the top would be blown up).
+    Returns:
+      (slice, height, width) float32.
     """
     middle, spread = centre_and_spread(sequence, brain)
     return np.clip((sequence - middle) / spread, -_LIMIT, _LIMIT)
 
 
 def network_images(image: np.ndarray, geometry: Geometry, names: Sequence[str] = SEQUENCES[:3]) -> np.ndarray:
-    """Normalised slices of the sequences `names` on the network's grid: (slice, size, size, channel) float32."""
+    """Normalised slices of the sequences `names` on the network grid: (slice, size, size, channel) float32."""
     brain = inside(foreground(image))
     channels = (image[..., index] for index in channel_indices(image, names))
     return np.stack([_to_square(normalise(channel, brain), geometry) for channel in channels], axis=-1)
 
 
 def with_neighbours(images: np.ndarray, context: int) -> np.ndarray:
-    """Every slice between the `context` slices before and after it; at the ends of the volume the last one repeats.
+    """Every slice with its `context` neighbours on both sides; at the ends of the volume the last slice is repeated.
 
-    (slice, height, width, channel) → (slice, height, width, (2·context + 1)·channel), the slices in order.
+    Args:
+      images: (slice, height, width, channel).
+      context: number of neighbours on each side.
+
+    Returns:
+      (slice, height, width, (2·context + 1)·channel), with the slices in order.
     """
     slices = len(images)
     index = np.clip(np.arange(slices)[:, None] + np.arange(-context, context + 1), 0, slices - 1)
@@ -170,12 +187,12 @@ def with_neighbours(images: np.ndarray, context: int) -> np.ndarray:
 
 
 def network_masks(mask: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """The share of each network pixel that the mask covers: (slice, size, size) float32 in [0, 1]."""
+    """The share of each pixel of the network grid that the mask covers: (slice, size, size) float32 in [0, 1]."""
     return _to_square(mask.astype(np.float32), geometry)
 
 
 def input_grid(values: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """Network-grid values (slice, size, size) back on the input grid (slice, height, width); 0 outside the square."""
+    """Resamples values (slice, size, size) to the input grid: (slice, height, width) float32; 0 outside the square."""
     g = geometry
     output = np.zeros((len(values), g.height, g.width), np.float32)
     rows = slice(max(g.top, 0), min(g.top + g.side, g.height))
@@ -189,7 +206,7 @@ def input_grid(values: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def _to_square(planes: np.ndarray, geometry: Geometry) -> np.ndarray:
-    """(slice, height, width) float32 cut to the square (edge values beyond the image) and resized."""
+    """Crops planes (slice, height, width) float32 to the square and resizes them; edge values beyond the image."""
     g = geometry
     rows = np.clip(np.arange(g.top, g.top + g.side), 0, g.height - 1)
     columns = np.clip(np.arange(g.left, g.left + g.side), 0, g.width - 1)
@@ -198,5 +215,5 @@ def _to_square(planes: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def _resize(plane: np.ndarray, size: int) -> np.ndarray:
-    """Triangle filter, widened when shrinking (no aliasing): Pillow does both, and keeps corners aligned."""
+    """Resizes a plane with Pillow's triangle filter: aligned corners, and no aliasing in a smaller image."""
     return np.asarray(Image.fromarray(plane).resize((size, size), Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""From clinical values and mask features to a vector, with what is missing marked."""
+"""Encoding of clinical values and mask features, with an indicator for missing values."""
 
 import json
 import math
@@ -7,25 +7,26 @@ import numpy as np
 import pytest
 
 from configs import default, grade_resnet50
-from lgg_jax.data.tabular import OUTCOMES, PATHOLOGY, Encoder, fit
+from lgg_jax.data.tabular import OUTCOMES, Encoder, fit
 from lgg_jax.errors import UserError
 
-# Age: mean 40, deviation 10. Gender 2 comes first: categories are sorted.
+# Age: mean 40, standard deviation 10. Gender 1 is the first category, as categories are sorted.
 ROWS = [
     {"age": 30.0, "gender": 2.0, "irregularity": None},
     {"age": 50.0, "gender": 1.0, "irregularity": None},
     {"age": None, "gender": None, "irregularity": math.nan},
 ]
 COLUMNS = ("gender", "age")
+PATHOLOGY = ("histological_type",)  # determined on the same specimen as the grade
 
 
 @pytest.mark.parametrize("values, expected", [
     ({"age": 60.0, "gender": 1.0}, [1, 0, 0, 2, 0]),
     ({"age": 35.0, "gender": 2.0}, [0, 1, 0, -0.5, 0]),
-    ({"age": 40.0, "gender": 2.0}, [0, 1, 0, 0, 0]),  # the mean is not "missing"
+    ({"age": 40.0, "gender": 2.0}, [0, 1, 0, 0, 0]),  # the mean is not missing
     ({"age": None, "gender": 2.0}, [0, 1, 0, 0, 1]),
     ({"age": math.nan, "gender": math.nan}, [0, 0, 1, 0, 1]),
-    ({"age": 40.0, "gender": 3.0}, [0, 0, 1, 0, 0]),  # a category that training has not seen
+    ({"age": 40.0, "gender": 3.0}, [0, 0, 1, 0, 0]),  # a category that no training patient has
     ({}, [0, 0, 1, 0, 1]),
 ])  # fmt: skip
 def test_by_hand(values, expected):
@@ -46,7 +47,7 @@ def test_training_patients_have_mean_zero_and_deviation_one():
 
 @pytest.mark.parametrize("rows", [ROWS, [{"irregularity": 1.5}] * 3, []])
 def test_what_training_could_not_learn_from_is_missing(rows):
-    """All missing, all the same, or no rows: any number would come out of scale."""
+    """All missing, all equal, or no rows: no number can be scaled."""
     encoder = fit(rows, ("irregularity",))
     for value in (None, 1.5, 9.0):
         np.testing.assert_array_equal(encoder.encode({"irregularity": value}), [0, 1])
@@ -73,7 +74,7 @@ def test_no_columns():
 def test_configs_take_neither_pathology_nor_outcome(config):
     columns = config.get_config().data.tabular
     assert not {*columns} & {*PATHOLOGY, *OUTCOMES, "grade"}
-    fit([], columns)  # and all of them are known
+    fit([], columns)  # no column is unknown
 
 
 def test_histology_only_where_it_is_asked_for():
