@@ -1,53 +1,16 @@
-"""Augmentation: image and mask stay together, each kind does what its config says, and everything follows the seed.
+"""Augmentation: image and mask stay aligned, every geometric kind does what its config says, all follows the seed.
 
-Where a test wants to know what was done to the geometry, the image holds its own coordinates: bilinear sampling of
-a linear ramp is exact, so the output tells for each pixel where it came from.
+Some tests need the map of coordinates. Their image holds its own coordinates: as bilinear sampling of a linear ramp is
+exact, each output pixel tells where it was sampled.
 """
 
-import ml_collections
 import numpy as np
 import pytest
 import tensorflow as tf
+from augmented import ALL, EVERYTHING, GEOMETRIC, SIZE, config, lopsided, noise, run
 from scipy import ndimage
 
-from configs import default
 from lgg_jax.data.augment import augment
-
-SIZE = 32
-OFF = {
-    "rotation_degrees": 0.0, "flip_horizontal": 0.0, "flip_vertical": 0.0, "crop_scale": (1.0, 1.0),
-    "brightness": 0.0, "contrast": 0.0, "bias_field": 0.0, "elastic": 0.0, "missing_sequence": 0.0,
-}  # fmt: skip
-GEOMETRIC = {
-    "rotation": {"rotation_degrees": 30.0},
-    "horizontal": {"flip_horizontal": 1.0},
-    "vertical": {"flip_vertical": 1.0},
-    "crop": {"crop_scale": (0.7, 1.2)},
-    "elastic": {"elastic": 1.0, "elastic_share": 0.04},
-}
-ALL = {name: value for fields in GEOMETRIC.values() for name, value in fields.items()}
-INTENSITY = {"brightness": 0.2, "contrast": 0.2, "bias_field": 1.0}
-
-
-def config(**fields) -> ml_collections.ConfigDict:
-    """Everything off but `fields`."""
-    result = default.get_config().augment
-    result.update(OFF | fields)
-    return result
-
-
-def run(image, mask, seeds=range(1), **fields) -> tuple[np.ndarray, np.ndarray]:
-    """Images (seed, height, width, 3) and masks (seed, height, width) for the example numbers `seeds`."""
-    image, mask = tf.constant(image, tf.float32), tf.constant(mask, tf.float32)
-    chosen = config(**fields)
-
-    def example(number):
-        return augment(image, mask, tf.stack([tf.constant(7, tf.int64), number]), chosen)
-
-    numbers = tf.data.Dataset.from_tensor_slices(np.array(seeds, np.int64))
-    mapped = numbers.map(tf.autograph.experimental.do_not_convert(example)).batch(len(seeds))
-    images, masks = mapped.get_single_element()
-    return images.numpy(), masks.numpy()
 
 
 def ramps(size=SIZE) -> np.ndarray:
@@ -59,16 +22,6 @@ def ramps(size=SIZE) -> np.ndarray:
 def sources(seeds=range(1), **fields) -> np.ndarray:
     """(seed, SIZE, SIZE, 2): row and column of the input that each output pixel shows."""
     return run(ramps(), np.zeros((SIZE, SIZE)), seeds, **fields)[0][..., :2]
-
-
-def noise(seed=0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(SIZE, SIZE, 3)).astype(np.float32)
-
-
-def lopsided() -> np.ndarray:
-    mask = np.zeros((SIZE, SIZE), np.float32)
-    mask[6:14, 5:25] = mask[6:24, 5:11] = 1
-    return mask
 
 
 @pytest.mark.parametrize("fields", [*GEOMETRIC.values(), ALL], ids=[*GEOMETRIC, "all"])
@@ -195,80 +148,6 @@ def test_elastic_moves_pixels_a_little_and_smoothly():
     assert np.abs(inner.mean()) < 0.005
 
 
-@pytest.mark.parametrize("name, bound", [("brightness", 0.3), ("contrast", 0.4)])
-def test_intensity_is_uniform_and_drawn_for_each_channel(name, bound):
-    image = noise()
-    images, masks = run(image, lopsided(), range(200), **{name: bound})
-    change = images - image if name == "brightness" else images / image - 1
-    drawn = np.median(change, axis=(1, 2))  # (seed, channel)
-    expected = image + drawn[:, None, None] if name == "brightness" else image * (1 + drawn[:, None, None])
-    np.testing.assert_allclose(images, expected, atol=1e-4)
-    assert -bound <= drawn.min() < -0.95 * bound and 0.95 * bound < drawn.max() <= bound + 1e-6
-    assert np.abs(drawn.mean(axis=0)).max() < 0.12 * bound
-    np.testing.assert_allclose(drawn.std(axis=0), bound / np.sqrt(3), rtol=0.12)
-    assert np.abs(np.corrcoef(drawn.T) - np.eye(3)).max() < 0.25
-    np.testing.assert_array_equal(masks, np.broadcast_to(lopsided(), masks.shape))
-
-
-def test_bias_field_is_smooth_and_drawn_for_each_channel():
-    images, masks = run(noise(), lopsided(), range(300), bias_field=1.0, bias_field_deviation=0.4)
-    field = images - noise()
-    assert max(np.abs(np.diff(field, axis=axis)).mean() for axis in (1, 2)) < 0.05  # of white noise 0.45
-    drawn = field[:, 5, 5]  # (seed, channel); one of the 3 × 3 places, those between are averages
-    assert np.abs(drawn.mean(axis=0)).max() < 0.1
-    np.testing.assert_allclose(drawn.std(axis=0), 0.4, rtol=0.15)
-    across = [drawn[:, 0], drawn[:, 1], field[:, 5, 26, 0], field[:, 26, 5, 0]]
-    assert np.abs(np.corrcoef(across) - np.eye(4)).max() < 0.25
-    np.testing.assert_array_equal(masks, np.broadcast_to(lopsided(), masks.shape))
-    changed = (run(noise(), lopsided(), range(300), bias_field=0.3)[0] != noise()).any(axis=(1, 2, 3))
-    assert 0.22 < changed.mean() < 0.38
-
-
-def replaced(images) -> tuple[np.ndarray, np.ndarray]:
-    """For each image whether T1 and whether T1 with contrast is FLAIR again, to the bit."""
-    return tuple((images[..., channel] == images[..., 1]).all(axis=(1, 2)) for channel in (0, 2))
-
-
-def test_missing_sequence_is_flair_in_one_or_both_others():
-    images, masks = run(noise(), lopsided(), range(300), missing_sequence=1.0)
-    before, after = replaced(images)
-    same = (images == noise()).all(axis=(1, 2))  # (seed, channel)
-    np.testing.assert_array_equal(same, np.stack([~before, np.ones(300, bool), ~after], axis=1))
-    kinds = np.array([(before & ~after).mean(), (after & ~before).mean(), (before & after).mean()])
-    assert kinds.sum() == 1 and kinds.min() > 0.25
-    before, after = replaced(run(noise(), lopsided(), range(300), missing_sequence=0.2)[0])
-    assert 0.13 < (before | after).mean() < 0.27
-    assert (masks == lopsided()).all()
-
-
-def test_missing_sequence_is_flair_exactly_beside_every_other_augmentation():
-    before, after = replaced(run(noise(), lopsided(), range(20), missing_sequence=1.0, **ALL, **INTENSITY)[0])
-    assert (before | after).all()
-
-
-def test_neighbouring_slices_change_alike():
-    """Three slices as nine channels: the same geometry, intensities and missing sequences for each of them."""
-    image = np.concatenate([noise()] * 3, axis=-1)
-    images, _ = run(image, lopsided(), range(20), missing_sequence=0.5, **ALL, **INTENSITY)
-    assert images.shape == (20, SIZE, SIZE, 9)
-    np.testing.assert_array_equal(images[..., 3:], np.concatenate([images[..., :3]] * 2, axis=-1))
-    alone = run(noise(), lopsided(), range(20), missing_sequence=0.5, **ALL, **INTENSITY)[0]
-    np.testing.assert_allclose(images[..., :3], alone, atol=1e-6)  # TensorFlow may add in another order
-
-
-@pytest.mark.parametrize("copies", [(0,), (2,), (0, 2)])
-def test_a_sequence_that_the_data_set_filled_with_flair_stays_flair(copies):
-    image = noise()
-    image[..., list(copies)] = image[..., 1:2]
-    images, _ = run(image, lopsided(), range(10), **ALL, **INTENSITY)
-    for channel in (0, 2):
-        same = [np.array_equal(each[..., channel], each[..., 1]) for each in images]
-        assert same == [channel in copies] * 10
-
-
-EVERYTHING = {**ALL, **INTENSITY, "missing_sequence": 0.5, "flip_horizontal": 0.5, "flip_vertical": 0.5}
-
-
 def test_same_seed_same_result_and_no_two_seeds_alike():
     first, masks = run(noise(), lopsided(), range(30), **EVERYTHING)
     again, _ = run(noise(), lopsided(), [17, 3], **EVERYTHING)
@@ -283,11 +162,6 @@ def test_eager_and_within_a_data_set_alike_and_the_run_s_seed_matters():
     )
     np.testing.assert_allclose(run(noise(), lopsided(), [4], **EVERYTHING)[0][0], eager, atol=1e-4)
     assert np.abs(eager - other).mean() > 0.1
-
-
-def test_intensity_does_not_touch_the_geometry():
-    plain = run(noise(), lopsided(), range(10), **ALL)[1]
-    np.testing.assert_array_equal(run(noise(), lopsided(), range(10), **EVERYTHING | ALL)[1], plain)
 
 
 def test_each_geometric_stream_draws_the_same_beside_the_others():
@@ -312,12 +186,3 @@ def test_each_geometric_stream_draws_the_same_beside_the_others():
     inner[:, 5:-5, 5:-5] = True
     inner &= ((expected > 5) & (expected < SIZE - 6)).all(axis=-1)
     np.testing.assert_allclose((both - together)[inner], elastic[inner], atol=0.02)
-
-
-def test_intensity_streams_do_not_depend_on_each_other():
-    image = np.ones((SIZE, SIZE, 3), np.float32)
-    kinds = {"contrast": 0.2}, {"brightness": 0.2}, {"bias_field": 1.0}, INTENSITY
-    contrast, brightness, field, both = (run(image, lopsided(), range(5), **fields)[0] for fields in kinds)
-    np.testing.assert_allclose(both, contrast + brightness + field - 2, atol=1e-5)
-    beside = run(image, lopsided(), range(5), **ALL, **INTENSITY)[0]
-    np.testing.assert_allclose(beside, both, atol=1e-5)
