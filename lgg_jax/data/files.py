@@ -53,7 +53,7 @@ def read_table(path: Path, required: Iterable[str] = ()) -> list[tuple[int, dict
     """
     try:
         with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
-            # Without index_col=False, the cells of a row longer than the header would move by one column; with it, pandas warns.
+            # Without index_col=False, the cells of a row longer than the header would move by one column.
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skip_blank_lines=False,
                                 index_col=False)  # fmt: skip
     # pandas' parser errors and UnicodeDecodeError are ValueErrors.
