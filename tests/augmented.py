@@ -25,7 +25,7 @@ EVERYTHING = {**ALL, **INTENSITY, "missing_sequence": 0.5, "flip_horizontal": 0.
 
 
 def config(**fields) -> ml_collections.ConfigDict:
-    """Everything off but `fields`."""
+    """`config.augment` with every kind switched off except `fields`."""
     result = default.get_config().augment
     result.update(OFF | fields)
     return result
@@ -46,10 +46,12 @@ def run(image, mask, seeds=range(1), **fields) -> tuple[np.ndarray, np.ndarray]:
 
 
 def noise(seed=0) -> np.ndarray:
+    """An image of white noise: (SIZE, SIZE, 3) float32."""
     return np.random.default_rng(seed).normal(size=(SIZE, SIZE, 3)).astype(np.float32)
 
 
 def lopsided() -> np.ndarray:
+    """A mask unlike any of its mirror images: (SIZE, SIZE) float32."""
     mask = np.zeros((SIZE, SIZE), np.float32)
     mask[6:14, 5:25] = mask[6:24, 5:11] = 1
     return mask

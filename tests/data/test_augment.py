@@ -39,7 +39,7 @@ def test_all_off_is_the_identity():
     np.testing.assert_array_equal(masks[0], lopsided())
 
 
-def test_sampling_where_nothing_is_drawn_is_the_identity():
+def test_sampling_without_a_change_is_the_identity():
     images, masks = run(noise(), lopsided(), flip_horizontal=1e-9)
     np.testing.assert_allclose(images[0], noise(), atol=1e-4)
     np.testing.assert_allclose(masks[0], lopsided(), atol=1e-4)
@@ -60,18 +60,18 @@ def test_flips_of_an_image_that_is_not_square():
 
 
 @pytest.mark.parametrize("name", ["flip_horizontal", "flip_vertical", "elastic"])
-def test_as_often_as_the_config_says(name):
+def test_frequency_is_that_of_the_config(name):
     moved = np.abs(sources(range(300), **{name: 0.3}) - ramps()[..., :2]).max(axis=(1, 2, 3)) > 1e-3
     assert 0.22 < moved.mean() < 0.38
 
 
 def angles(seeds, degrees: float) -> np.ndarray:
-    """By how many degrees each output is turned, from where a pixel right of the centre came from."""
+    """The angle of each output in degrees, from the source of a pixel to the right of the centre."""
     centre = (SIZE - 1) / 2
     source = sources(seeds, rotation_degrees=degrees)[:, SIZE // 2, SIZE // 2 + 8] - centre
     place = np.array([0.5, 8.5])
     turned = np.arctan2(source[:, 0], source[:, 1]) - np.arctan2(*place)
-    np.testing.assert_allclose(np.hypot(*source.T), np.hypot(*place), rtol=1e-4)  # nothing is stretched
+    np.testing.assert_allclose(np.hypot(*source.T), np.hypot(*place), rtol=1e-4)  # the scale is 1
     return np.degrees(turned)
 
 
@@ -87,7 +87,7 @@ def test_rotation_is_that_of_scipy():
             np.testing.assert_allclose(result, expected, atol=2e-3)
 
 
-def test_rotation_moves_a_marker_where_it_belongs():
+def test_rotation_moves_a_marker_to_the_right_place():
     mask = np.zeros((SIZE, SIZE), np.float32)
     mask[14:18, 24:28] = 1
     _, masks = run(noise(), mask, range(6), rotation_degrees=90.0)
@@ -106,7 +106,7 @@ def test_rotation_is_uniform_within_its_range():
 
 
 def crop_windows(low: float, high: float) -> np.ndarray:
-    """(seed, 2, 2): first and last row and column of the window, in sides from 0 to 1, read off the middle."""
+    """(seed, 2, 2): first and last row and column of the window, in sides from 0 to 1, estimated in the middle."""
     maps = sources(range(300), crop_scale=(low, high)) / (SIZE - 1)
     middle = slice(SIZE // 2 - 2, SIZE // 2 + 2)
     step = np.stack([np.diff(maps[:, middle, 16, 0]).mean(1), np.diff(maps[:, 16, middle, 1]).mean(1)], 1) * (SIZE - 1)
@@ -141,21 +141,21 @@ def test_a_narrow_crop_range_keeps_the_proportion():
 def test_elastic_moves_pixels_a_little_and_smoothly():
     shifts = sources(range(60), elastic=1.0, elastic_share=0.02) - ramps()[..., :2]
     assert np.isfinite(shifts).all()
-    inner = shifts[:, 5:-5, 5:-5] / SIZE  # nearer to the edge the sources are clipped
+    inner = shifts[:, 5:-5, 5:-5] / SIZE  # near the edge the sources are clipped
     assert 0.01 < inner.std() < 0.03 and np.abs(inner).max() < 0.11
     for axis in (1, 2):
-        assert np.abs(np.diff(inner, axis=axis)).max() * SIZE < 1  # never folds over
+        assert np.abs(np.diff(inner, axis=axis)).max() * SIZE < 1  # no folding
     assert np.abs(inner.mean()) < 0.005
 
 
-def test_same_seed_same_result_and_no_two_seeds_alike():
+def test_results_are_a_function_of_the_seed_and_differ_between_seeds():
     first, masks = run(noise(), lopsided(), range(30), **EVERYTHING)
     again, _ = run(noise(), lopsided(), [17, 3], **EVERYTHING)
     np.testing.assert_array_equal(again, first[[17, 3]])
     assert len({image.tobytes() for image in first}) == len({mask.tobytes() for mask in masks}) == 30
 
 
-def test_eager_and_within_a_data_set_alike_and_the_run_s_seed_matters():
+def test_eager_and_tf_data_agree_and_the_seed_of_the_run_matters():
     image, mask = tf.constant(noise()), tf.constant(lopsided())
     eager, other = (
         augment(image, mask, tf.constant([seed, 4], tf.int64), config(**EVERYTHING))[0].numpy() for seed in (7, 8)
@@ -164,8 +164,8 @@ def test_eager_and_within_a_data_set_alike_and_the_run_s_seed_matters():
     assert np.abs(eager - other).mean() > 0.1
 
 
-def test_each_geometric_stream_draws_the_same_beside_the_others():
-    """Away from the edge, all together is the composition of what each does alone."""
+def test_each_geometric_stream_draws_the_same_with_and_without_the_others():
+    """Away from the edge, all kinds together equal the composition of the single kinds."""
     seeds, centre = range(10), (SIZE - 1) / 2
     gentle = {"rotation_degrees": 20.0, "crop_scale": (0.5, 0.7), "flip_horizontal": 0.5, "flip_vertical": 0.5}
     flipped = sources(seeds, flip_horizontal=0.5, flip_vertical=0.5) - centre

@@ -23,8 +23,8 @@ def test_intensity_is_uniform_and_drawn_for_each_channel(name, bound):
 def test_bias_field_is_smooth_and_drawn_for_each_channel():
     images, masks = run(noise(), lopsided(), range(300), bias_field=1.0, bias_field_deviation=0.4)
     field = images - noise()
-    assert max(np.abs(np.diff(field, axis=axis)).mean() for axis in (1, 2)) < 0.05  # of white noise 0.45
-    drawn = field[:, 5, 5]  # (seed, channel); one of the 3 × 3 places, those between are averages
+    assert max(np.abs(np.diff(field, axis=axis)).mean() for axis in (1, 2)) < 0.05  # white noise: 0.45
+    drawn = field[:, 5, 5]  # (seed, channel); one of the 3 × 3 grid points; values between them are interpolated
     assert np.abs(drawn.mean(axis=0)).max() < 0.1
     np.testing.assert_allclose(drawn.std(axis=0), 0.4, rtol=0.15)
     across = [drawn[:, 0], drawn[:, 1], field[:, 5, 26, 0], field[:, 26, 5, 0]]
@@ -35,11 +35,11 @@ def test_bias_field_is_smooth_and_drawn_for_each_channel():
 
 
 def replaced(images) -> tuple[np.ndarray, np.ndarray]:
-    """For each image whether T1 and whether T1 with contrast is FLAIR again, to the bit."""
+    """For each image, whether T1 and whether post-contrast T1 are bitwise equal to FLAIR."""
     return tuple((images[..., channel] == images[..., 1]).all(axis=(1, 2)) for channel in (0, 2))
 
 
-def test_missing_sequence_is_flair_in_one_or_both_others():
+def test_a_missing_sequence_is_flair_in_one_or_both_others():
     images, masks = run(noise(), lopsided(), range(300), missing_sequence=1.0)
     before, after = replaced(images)
     same = (images == noise()).all(axis=(1, 2))  # (seed, channel)
@@ -51,13 +51,13 @@ def test_missing_sequence_is_flair_in_one_or_both_others():
     assert (masks == lopsided()).all()
 
 
-def test_missing_sequence_is_flair_exactly_beside_every_other_augmentation():
+def test_a_missing_sequence_is_bitwise_flair_with_every_other_augmentation():
     before, after = replaced(run(noise(), lopsided(), range(20), missing_sequence=1.0, **ALL, **INTENSITY)[0])
     assert (before | after).all()
 
 
-def test_neighbouring_slices_change_alike():
-    """Three slices as nine channels: the same geometry, intensities and missing sequences for each of them."""
+def test_neighbouring_slices_are_augmented_alike():
+    """Three slices as nine channels have the same geometry, intensities and missing sequences."""
     image = np.concatenate([noise()] * 3, axis=-1)
     images, _ = run(image, lopsided(), range(20), missing_sequence=0.5, **ALL, **INTENSITY)
     assert images.shape == (20, SIZE, SIZE, 9)
@@ -67,7 +67,7 @@ def test_neighbouring_slices_change_alike():
 
 
 @pytest.mark.parametrize("copies", [(0,), (2,), (0, 2)])
-def test_a_sequence_that_the_data_set_filled_with_flair_stays_flair(copies):
+def test_a_sequence_that_the_data_set_replaced_by_flair_stays_flair(copies):
     image = noise()
     image[..., list(copies)] = image[..., 1:2]
     images, _ = run(image, lopsided(), range(10), **ALL, **INTENSITY)
@@ -76,7 +76,7 @@ def test_a_sequence_that_the_data_set_filled_with_flair_stays_flair(copies):
         assert same == [channel in copies] * 10
 
 
-def test_intensity_does_not_touch_the_geometry():
+def test_intensity_does_not_change_the_geometry():
     plain = run(noise(), lopsided(), range(10), **ALL)[1]
     np.testing.assert_array_equal(run(noise(), lopsided(), range(10), **EVERYTHING | ALL)[1], plain)
 

@@ -1,4 +1,4 @@
-"""CarveMix: another slice's tumour comes in with its rim and its mask, in its own place, and nothing else changes."""
+"""CarveMix: the donor's tumour, rim and mask are copied to their own place, and nothing else changes."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ SIZE = 24
 rng = np.random.default_rng(0)
 IMAGE, GIVEN = rng.normal(size=(2, SIZE, SIZE, 3)).astype(np.float32)
 OWN, TUMOUR = np.zeros((2, SIZE, SIZE), np.float32)
-OWN[14:22, 3:9] = 1  # partly under what the donor brings, partly beside it
+OWN[14:22, 3:9] = 1  # overlaps the tumour of the donor in part
 TUMOUR[10:17, 2:7] = 1
 
 
@@ -22,7 +22,7 @@ def mixed(number: int, probability: float = 1.0) -> tuple[np.ndarray, np.ndarray
     return image.numpy(), mask.numpy()
 
 
-def test_tumour_rim_and_mask_of_the_donor_and_all_else_of_the_slice():
+def test_tumour_rim_and_mask_are_of_the_donor_and_the_rest_of_the_slice():
     sides = set()
     for number in range(12):
         image, mask = mixed(number)
@@ -47,14 +47,14 @@ def test_the_seam_is_a_blend():
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.3])
-def test_as_often_as_the_config_says(probability):
+def test_frequency_is_that_of_the_config(probability):
     changed = np.mean([not np.array_equal(mixed(number, probability)[0], IMAGE) for number in range(300)])
     assert abs(changed - probability) <= (0.08 if probability else 0)
 
 
 @pytest.mark.parametrize("own, given", [((), (2,)), ((0,), ()), ((0,), (2,)), ((0, 2), (0, 2))])
-def test_a_sequence_that_either_lacks_is_flair_everywhere(own, given):
-    """FLAIR, channel 1, stands in; no scan has it in the place of another sequence in the tumour alone."""
+def test_a_sequence_missing_in_either_slice_is_flair_everywhere(own, given):
+    """FLAIR is channel 1. It replaces a missing sequence in the whole slice, never in the tumour alone."""
     image, donor = IMAGE.copy(), GIVEN.copy()
     image[..., list(own)], donor[..., list(given)] = image[..., 1:2], donor[..., 1:2]
     for number, probability in [(0, 1.0), (1, 1.0), (0, 0.0)]:
@@ -80,6 +80,6 @@ def test_the_pipeline_takes_donors_from_slices_with_tumour():
     batches = list(pipeline.train_batches(slices, config, 0, 10))
     inside, corner = (np.concatenate([batch["image"][:, at, at, 0] for batch in batches]) for at in (11, 0))
     assert set(inside) == {1, 3, 5} and set(corner) == set(range(count))
-    # Who gives does not depend on who takes.
+    # The donor does not depend on the slice.
     assert len(set(zip(inside, corner, strict=True))) == 3 * count
     assert all(batch["mask"].sum(axis=(1, 2)).min() >= 36 for batch in batches)

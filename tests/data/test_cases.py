@@ -1,4 +1,4 @@
-"""What a network sees of a scan, and its rows."""
+"""Network input of a scan, and the selection of its rows."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ def config(**fields):
 
 
 def scan(with_mask=True) -> volume.Volume:
-    """A head that fills half of the image, slice numbers from 11 on, tumour in the second and fourth slice."""
+    """A head of half the image's height and width, slice numbers from 11, tumour in the second and fourth slice."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 4, (SLICES, 40, 48, 3))
     image[:, 8:32, 10:34] = rng.integers(80, 160, (SLICES, 24, 24, 3))
@@ -60,7 +60,7 @@ def test_the_same_scan_on_another_grid():
 
 
 def with_t2(scan) -> volume.Volume:
-    """The scan with a fourth channel that is no multiple of another."""
+    """The scan with a fourth channel that is no multiple of another one."""
     t2 = np.random.default_rng(9).integers(0, 255, scan.image.shape[:3])
     return dataclasses.replace(scan, image=np.concatenate([scan.image, t2[..., None]], axis=-1))
 
@@ -70,7 +70,7 @@ def with_t2(scan) -> volume.Volume:
     (("t2",), [3], [1]), (("t2", "t1ce", "flair", "t1"), [3, 2, 1, 0], [1, 2, 1, 0]),
 ])  # fmt: skip
 def test_the_sequences_that_the_config_names_in_its_order(names, expected, without):
-    """Each as it is normalised alone, over the brain that FLAIR shows; FLAIR instead of a T2 that is missing."""
+    """Each sequence is normalised alone, over the brain that FLAIR shows. FLAIR replaces a missing T2."""
     four = with_t2(scan())
     brain = volume.inside(volume.foreground(four.image))
     geometry = volume.find_geometry(four.image, SIZE)
@@ -85,7 +85,7 @@ def test_the_sequences_that_the_config_names_in_its_order(names, expected, witho
     np.testing.assert_array_equal(neighbours[1, ..., :len(names)], prepare_case(four, config(channels=names)).images[0])
 
 
-def test_nobody_has_drawn_a_mask():
+def test_a_scan_without_a_ground_truth_mask():
     case = prepare_case(scan(with_mask=False), config())
     assert case.masks is None and not case.tumour.any()
     assert case.select(np.array([1])).masks is None

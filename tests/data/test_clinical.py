@@ -1,3 +1,5 @@
+"""The clinical table: values, missing cells, grades, and tables that are refused."""
+
 import pytest
 
 from lgg_jax.data.clinical import COLUMNS, FIELDS, institution, read_clinical
@@ -29,7 +31,7 @@ def test_no_table(tmp_path):
     assert read_clinical(tmp_path) == {}
 
 
-def test_columns_that_are_not_there_are_missing(tmp_path):
+def test_values_of_absent_columns_are_missing(tmp_path):
     (tmp_path / "data.csv").write_text("Patient,age_at_initial_pathologic\na,40\n")
     assert read_clinical(tmp_path)["a"] == dict.fromkeys(FIELDS) | {"age": 40.0}
 
@@ -52,7 +54,7 @@ def test_an_empty_line_is_no_row(tmp_path):
         (["a,1,40", "a,1,40"], "row 3 names patient a a second time"),
         ([",1,40"], "row 2 has no patient"),
         (["a,1,40", "b" + "," * 20], "cannot be read as a table"),
-        (["a,1,40" + "," * 20], "cannot be read as a table"),  # else each cell moves by a column
+        (["a,1,40" + "," * 20], "cannot be read as a table"),  # otherwise each cell would move by a column
     ],
 )
 def test_malformed(tmp_path, rows, message):
@@ -62,7 +64,7 @@ def test_malformed(tmp_path, rows, message):
 
 
 @pytest.mark.parametrize("content", [b"id,grade\na,1\n", b"", b"\xff\xfe\x00junk"])
-def test_not_the_table(tmp_path, content):
+def test_files_that_are_not_the_table(tmp_path, content):
     (tmp_path / "data.csv").write_bytes(content)
     with pytest.raises(UserError, match=r"data\.csv"):
         read_clinical(tmp_path)

@@ -10,7 +10,7 @@ TUMOUR = np.isin(np.arange(20), np.arange(7) * 3)  # of 20 slices, 7 show tumour
 
 
 def order(count: int, fraction: float, tumour: np.ndarray, seed=0, first=0) -> np.ndarray:
-    """The slices shown as examples `first` … `first` + `count` − 1."""
+    """The slice indices of the examples `first` … `first` + `count` − 1."""
 
     def example(position):
         return pipeline.example_order(position, seed, tumour, fraction)
@@ -21,7 +21,7 @@ def order(count: int, fraction: float, tumour: np.ndarray, seed=0, first=0) -> n
 
 
 def assert_epochs(sequence: np.ndarray, pool: np.ndarray):
-    """Every epoch is a permutation of the pool, and no two follow the same order."""
+    """Every epoch is a permutation of the pool, and no two epochs have the same order."""
     epochs = sequence[: len(sequence) // len(pool) * len(pool)].reshape(-1, len(pool))
     assert len(epochs) > 3
     np.testing.assert_array_equal(np.sort(epochs), np.broadcast_to(np.sort(pool), epochs.shape))
@@ -38,7 +38,7 @@ def test_tumour_only_shows_each_tumour_slice_once_an_epoch():
 
 @pytest.mark.parametrize("fraction", [0.5, 0.37, 0.001])
 def test_both_streams_run_through_their_slices(fraction):
-    """Which example is of which stream follows from the share: the first k examples hold ⌊k × fraction⌋ of tumour."""
+    """Of the first k examples, ⌊k × fraction⌋ come from the stream of the slices with tumour."""
     tumour, position = TUMOUR, np.arange(400)
     from_tumour = np.floor(np.round((position + 1) * fraction, 9)) > np.floor(np.round(position * fraction, 9))
     shown = order(400, fraction, tumour)
@@ -49,7 +49,7 @@ def test_both_streams_run_through_their_slices(fraction):
 
 
 def test_share_of_tumour_in_any_window():
-    """Tumour is a rare kind here, so that nearly all of it comes from its own stream."""
+    """Tumour is rare here, so nearly all slices with tumour come from their own stream."""
     tumour = np.arange(500) < 3
     shown = tumour[order(500, 0.4, tumour)]
     for length in (5, 16, 50):

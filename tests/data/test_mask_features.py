@@ -1,4 +1,4 @@
-"""Features of tumours drawn so that shape, place and intensity are known."""
+"""Mask features of synthetic tumours with known shape, location and intensity."""
 
 import dataclasses
 import inspect
@@ -19,14 +19,15 @@ Y, X = np.mgrid[:104, :104]
 DISC = (Y - 40) ** 2 + (X - 66) ** 2 <= 15**2
 
 
-def drawn(*slices: int, outline: np.ndarray = DISC) -> np.ndarray:
+def tumour_mask(*slices: int, shape: np.ndarray = DISC) -> np.ndarray:
+    """A mask with the same shape, (104, 104) bool, in each of `slices`."""
     mask = np.zeros(SHAPE, bool)
-    mask[list(slices)] = outline
+    mask[list(slices)] = shape
     return mask
 
 
 def scan(mask: np.ndarray, tumour=(80, 180, 90), rim=(100, 100, 100), seed=0) -> Volume:
-    """A head of 80 × 80 pixels (rows and columns 12–91) of about 100, and the tumour with these channels."""
+    """A head of 80 × 80 pixels (rows and columns 12–91), with these mean intensities of the tumour and of the rest."""
     rng = np.random.default_rng(seed)
     image = rng.normal(2, 0.5, (*SHAPE, 3))
     image[:, 12:92, 12:92] = rng.normal(rim, 5, (5, 80, 80, 3))
@@ -40,12 +41,12 @@ def features(mask: np.ndarray, **intensities) -> dict:
 
 def test_names_are_those_of_the_table():
     table = re.findall(r"^    (\w+) {2,}(?:1|-1, 1|z) ", inspect.getdoc(module), flags=re.MULTILINE)
-    assert tuple(table) == FEATURES == tuple(features(drawn(2)))
-    json.dumps(features(drawn(2)), allow_nan=False)
+    assert tuple(table) == FEATURES == tuple(features(tumour_mask(2)))
+    json.dumps(features(tumour_mask(2)), allow_nan=False)
 
 
 def test_shares():
-    found = features(drawn(1, 2))
+    found = features(tumour_mask(1, 2))
     area = DISC.sum() / 80**2
     assert found["volume_share"] == pytest.approx(2 * area / 5, rel=0.01)
     assert found["slice_share"] == 0.4
@@ -53,15 +54,15 @@ def test_shares():
 
 
 def test_t2_changes_nothing():
-    """Also where it is missing and repeats FLAIR."""
-    three = scan(drawn(2))
+    """Not even if it is missing and equals FLAIR."""
+    three = scan(tumour_mask(2))
     four = dataclasses.replace(three, image=three.image[..., [0, 1, 2, 1]])
-    assert mask_features(four, drawn(2)) == mask_features(three, drawn(2))
-    assert mask_features(four, drawn(2))["enhancement"] is not None
+    assert mask_features(four, tumour_mask(2)) == mask_features(three, tumour_mask(2))
+    assert mask_features(four, tumour_mask(2))["enhancement"] is not None
 
 
 def test_a_disc_is_round():
-    found = features(drawn(2))
+    found = features(tumour_mask(2))
     assert found["elongation"] == pytest.approx(0, abs=0.01)
     assert found["solidity"] > 0.95
     assert found["irregularity"] == pytest.approx(1, abs=0.06)
@@ -69,32 +70,32 @@ def test_a_disc_is_round():
 
 def test_an_ellipse_is_long_and_a_star_is_irregular():
     ellipse = ((Y - 50) / 10) ** 2 + ((X - 60) / 25) ** 2 <= 1
-    assert features(drawn(2, outline=ellipse))["elongation"] == pytest.approx(1 - 10 / 25, abs=0.02)
+    assert features(tumour_mask(2, shape=ellipse))["elongation"] == pytest.approx(1 - 10 / 25, abs=0.02)
     angle, radius = np.arctan2(Y - 50, X - 50), np.hypot(Y - 50, X - 50)
-    star = features(drawn(2, outline=radius <= 22 + 8 * np.cos(6 * angle)))
+    star = features(tumour_mask(2, shape=radius <= 22 + 8 * np.cos(6 * angle)))
     assert star["irregularity"] > 1.5 and star["solidity"] < 0.85 and star["elongation"] < 0.05
 
 
-def test_shape_is_of_the_largest_slice_with_all_its_parts():
+def test_shape_is_that_of_the_largest_slice_with_all_its_parts():
     ellipse = ((Y - 50) / 4) ** 2 + ((X - 60) / 25) ** 2 <= 1
-    assert features(drawn(2) | drawn(3, outline=ellipse))["elongation"] < 0.01
-    two = features(drawn(2, outline=DISC | np.roll(DISC, -40, axis=1)))
+    assert features(tumour_mask(2) | tumour_mask(3, shape=ellipse))["elongation"] < 0.01
+    two = features(tumour_mask(2, shape=DISC | np.roll(DISC, -40, axis=1)))
     assert two["irregularity"] == pytest.approx(2, abs=0.1) and two["solidity"] < 0.95
 
 
 def test_place():
     """The head's square is rows and columns 10–93 (80 and a margin of 2 on either side); the disc's centre (40, 66)."""
-    found = features(drawn(2, 3, 4))
+    found = features(tumour_mask(2, 3, 4))
     assert found["lateral"] == pytest.approx((66.5 - 52) / 84) and found["side"] == 1
     assert found["posterior"] == pytest.approx((40.5 - 10) / 84)
     assert found["height"] == 0.75
     assert found["crossing"] == pytest.approx((DISC & (X < 52)).sum() / DISC.sum(), abs=1e-6) and found["crossing"] > 0
-    other = features(drawn(2, outline=DISC[:, ::-1]))
+    other = features(tumour_mask(2, shape=DISC[:, ::-1]))
     assert other["side"] == -1 and other["lateral"] == pytest.approx(found["lateral"])
 
 
 def test_intensities_are_relative_to_the_whole_brain():
-    mask = drawn(1, 2)
+    mask = tumour_mask(1, 2)
     volume = scan(mask)
     found, brain = mask_features(volume, mask), inside(foreground(volume.image))
     pre, flair, post = (normalise(volume.image[..., channel], brain) for channel in range(3))
@@ -102,7 +103,7 @@ def test_intensities_are_relative_to_the_whole_brain():
     assert found["flair_std"] == pytest.approx(flair[mask].std(), abs=1e-4)
     assert found["flair_p10"] == pytest.approx(np.percentile(flair[mask], 10), abs=1e-4)
     assert found["post_std"] == pytest.approx(post[mask].std(), abs=1e-4)
-    beside = brain & ~mask & mask.any(axis=(1, 2))[:, None, None]  # noise apart, the rim is like all the rest
+    beside = brain & ~mask & mask.any(axis=(1, 2))[:, None, None]  # like the rim, apart from noise
     assert found["flair_contrast"] == pytest.approx(flair[mask].mean() - flair[beside].mean(), abs=0.05)
     rise = post - pre
     assert found["enhancement"] == pytest.approx(rise[mask].mean() - rise[beside].mean(), abs=0.15)
@@ -111,13 +112,13 @@ def test_intensities_are_relative_to_the_whole_brain():
 
 
 def test_enhancement_and_necrosis():
-    dark, bright = (features(drawn(2), tumour=(80, 180, post)) for post in (60, 160))
+    dark, bright = (features(tumour_mask(2), tumour=(80, 180, post)) for post in (60, 160))
     assert bright["enhancement"] > 1 > -0.1 > dark["enhancement"]
     assert bright["post_low_share"] < 0.01 and dark["post_low_share"] > 0.99
 
 
-def test_gain_and_offset_do_not_matter():
-    mask = drawn(1, 2)
+def test_gain_and_offset_change_nothing():
+    mask = tumour_mask(1, 2)
     volume = scan(mask)
     gained = Volume("P", volume.image * np.float32([2, 5, 0.5]) + np.float32([30, 0, 7]), None, volume.slice_index, {})
     assert mask_features(gained, mask) == pytest.approx(mask_features(volume, mask), abs=1e-3)
@@ -130,15 +131,15 @@ def test_gain_and_offset_do_not_matter():
     ((0, 2), {"enhancement", "enhancement_p95", "post_std", "post_low_share"}),
 ])  # fmt: skip
 def test_missing_sequences(copied, none):
-    volume = scan(drawn(2))
+    volume = scan(tumour_mask(2))
     for channel in copied:
         volume.image[..., channel] = volume.image[..., 1]
-    found = mask_features(volume, drawn(2))
+    found = mask_features(volume, tumour_mask(2))
     assert {name for name in FEATURES if found[name] is None} == none <= set(INTENSITY)
 
 
 def test_no_tumour():
-    assert mask_features(scan(drawn(2)), drawn()) is None
+    assert mask_features(scan(tumour_mask(2)), tumour_mask()) is None
 
 
 @pytest.mark.parametrize("rows, columns", [
@@ -146,8 +147,8 @@ def test_no_tumour():
     (slice(0, 104), slice(0, 104)), (slice(0, 1), slice(0, 1)),
 ])  # fmt: skip
 def test_odd_masks_give_numbers(rows, columns):
-    """A pixel, a line, the whole slice, a corner outside the head: a prediction may be any of them."""
-    mask, volume = drawn(), scan(drawn(2))
+    """A pixel, a line, the whole slice, a corner outside the head: all of them may be predicted."""
+    mask, volume = tumour_mask(), scan(tumour_mask(2))
     mask[2, rows, columns] = True
     found = mask_features(volume, mask)
     assert np.isfinite([value for value in found.values() if value is not None]).all()
@@ -155,7 +156,7 @@ def test_odd_masks_give_numbers(rows, columns):
 
 
 def test_real_tumours(real_data, tmp_path):
-    """Two patients: within what shares can be, and on the side that the clinical table states."""
+    """Two patients: shares in the possible range, and the side that the clinical table states."""
     for patient in ("TCGA_CS_4941", "TCGA_CS_4943"):
         (folder,) = (real_data / "kaggle_3m").glob(f"{patient}_*")
         (tmp_path / folder.name).symlink_to(folder)

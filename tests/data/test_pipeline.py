@@ -1,4 +1,4 @@
-"""A step is a position: the same batches for any hosts and devices, at any restart, in an order one can count on."""
+"""Input pipeline: the same batches on any number of hosts and devices and after a resume; slices, masks, labels."""
 
 import dataclasses
 import itertools
@@ -30,14 +30,14 @@ def config(**fields) -> ml_collections.ConfigDict:
 
 
 def plain(**fields) -> ml_collections.ConfigDict:
-    """Without augmentation: an image comes out as it lies in `slices`."""
+    """The config without augmentation: an image of a batch equals its slice."""
     off = {name: 0.0 for name in default.get_config().augment}
     off["crop_scale"] = (1.0, 1.0)
     return config(**{f"augment.{name}": value for name, value in off.items()}, **fields)
 
 
 def slices(count=20, tumours=7, seed=0) -> pipeline.Slices:
-    """Slice i has the value i all over its first channel; `tumours` of the slices show tumour."""
+    """Slices of which `tumours` show tumour; the first channel of slice i has the value i in every pixel."""
     rng = np.random.default_rng(seed)
     image = rng.normal(size=(count, SIZE, SIZE, 3))
     image[..., 0] = np.arange(count)[:, None, None]
@@ -69,14 +69,14 @@ def test_batches_are_the_same_on_any_hosts_and_devices(monkeypatch, hosts, devic
         assert_equal({name: np.concatenate([part[name] for part in parts]) for name in expected}, expected)
         on_devices = [parallel.shard(part) for part in parts]
         assert all(part["image"].shape == (devices, BATCH // hosts // devices, SIZE, SIZE, 3) for part in on_devices)
-        # Device d of host h has the rows of place h × devices + d.
+        # Device d of host h has the rows of part h × devices + d.
         rows = {name: np.concatenate([row for part in on_devices for row in part[name]]) for name in expected}
         assert_equal(rows, expected)
 
 
 @pytest.mark.parametrize("first_step", [1, 3, 5])
 @pytest.mark.parametrize("fields", [{}, {"train.start_size": 8, "train.start_share": 0.5}], ids=["one grid", "two"])
-def test_a_restart_sees_the_batches_it_would_have_seen(first_step, fields):
+def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_run(first_step, fields):
     whole = config(**fields)
     uninterrupted = batches(whole)[first_step:]
     resumed = batches(whole, first_step)
@@ -86,10 +86,10 @@ def test_a_restart_sees_the_batches_it_would_have_seen(first_step, fields):
         assert_equal(batch, {name: rows[BATCH // 2 :] for name, rows in expected.items()})
 
 
-def test_the_first_steps_see_the_same_slices_coarser():
-    """Two of six steps, each a sample of what the run on one grid sees; from there on the batches are that run's."""
+def test_the_first_steps_see_the_same_slices_on_a_smaller_grid():
+    """Two of six steps see resampled slices; the later batches equal those of a run on one grid."""
     data = slices()
-    data.image[..., 1:] = np.linspace(-1, 1, SIZE)[:, None, None]  # what a coarser grid shows exactly
+    data.image[..., 1:] = np.linspace(-1, 1, SIZE)[:, None, None]  # linear, so resampling is exact
     fields = {"train.start_size": 6, "train.start_share": 1 / 3}
     both = zip(batches(plain(), data=data), batches(plain(**fields), data=data), strict=True)
     for step, (fine, batch) in enumerate(both):
@@ -100,7 +100,7 @@ def test_the_first_steps_see_the_same_slices_coarser():
         np.testing.assert_array_equal(batch["image"][..., 0], fine["image"][:, :6, :6, 0])
         rows = np.broadcast_to(np.linspace(-1, 1, 6)[:, None, None], (6, 6, 2))
         np.testing.assert_allclose(batch["image"][0, ..., 1:], rows, atol=1e-3)
-        np.testing.assert_array_equal(batch["mask"][:, ::5, ::5], fine["mask"][:, ::15, ::15])  # corners are corners
+        np.testing.assert_array_equal(batch["mask"][:, ::5, ::5], fine["mask"][:, ::15, ::15])  # corners are aligned
 
 
 def test_batches_do_not_depend_on_the_length_of_the_run():
@@ -117,7 +117,7 @@ def test_shapes_types_and_values():
         assert np.isfinite(batch["image"]).all()
 
 
-def test_without_augmentation_slices_come_as_they_are():
+def test_without_augmentation_batches_hold_the_slices():
     data = slices()
     for batch in batches(plain(), data=data):
         index = batch["image"][:, 0, 0, 0].astype(int)
@@ -137,12 +137,12 @@ def test_another_seed_gives_other_batches():
     assert not np.array_equal(*augmented)
 
 
-def test_a_batch_that_hosts_cannot_share():
+def test_a_batch_that_cannot_be_split_over_the_hosts():
     with pytest.raises(UserError, match=r"batch_size=16 cannot be split evenly over 3 hosts"):
         pipeline.train_batches(slices(), config(), 0, 1, host=0, hosts=3)
 
 
-def test_nothing_is_warned_of():
+def test_no_warning_is_logged():
     records = []
     handler = logging.Handler()
     handler.emit = records.append
@@ -187,7 +187,7 @@ def test_neighbouring_slices_are_of_the_same_volume():
     ("t1", "flair", "t1ce"), ("t2", "flair"), ("flair", "t1ce", "t2", "t1"), ("t1", "t2"), ("flair",),
 ])  # fmt: skip
 def test_flair_replaces_any_choice_of_the_other_channels(names):
-    """Channel c holds the value c; none is replaced where FLAIR is not among them, or alone."""
+    """Channel c has the value c. Nothing is replaced if FLAIR is missing or the only channel."""
     image = np.broadcast_to(np.arange(len(names), dtype=np.float16), (20, SIZE, SIZE, len(names)))
     data = dataclasses.replace(slices(), image=np.concatenate([image] * 3, axis=-1))  # with neighbours
     chosen = plain(**{"data.channels": names, "data.context": 1})
@@ -200,7 +200,7 @@ def test_flair_replaces_any_choice_of_the_other_channels(names):
     assert set(map(tuple, shown[:, 0, 0, : len(names)].astype(int).tolist())) == expected
 
 
-def test_what_stands_beside_a_slice_comes_with_it():
+def test_label_and_clinical_values_belong_to_their_slice():
     data = slices()
     for batch in batches(plain(), num_steps=3, data=data):
         index = batch["image"][:, 0, 0, 0].astype(int)
@@ -236,6 +236,6 @@ def test_rows_of_all_cases_with_label_and_values():
     assert sample["clinical"].shape == (1, 2)
 
 
-def test_slices_of_nobody():
+def test_no_training_patient():
     with pytest.raises(UserError, match="no training patient has a known label"):
         pipeline.load_slices([])

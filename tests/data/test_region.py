@@ -1,4 +1,4 @@
-"""What the classifier sees of a slice: the head, the tumour alone, the square around it."""
+"""Regions that the classifier sees: the head, the tumour alone, the square around it."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ SLICES, HEIGHT, WIDTH = 4, 120, 100
 
 
 def scan(seed=0) -> Volume:
-    """Tissue of 60–139 in rows 10–109 and columns 10–89, and a tumour in slices 1 and 2, not yet drawn."""
+    """Tissue of 60–139 in rows 10–109 and columns 10–89, without a mask."""
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 4, (SLICES, HEIGHT, WIDTH, 3))
     image[:, 10:110, 10:90] = rng.integers(60, 140, (SLICES, 100, 80, 3))
@@ -43,7 +43,7 @@ def config(region: str, size: int = 64, crop: bool = True) -> ml_collections.Con
 
 
 @pytest.mark.parametrize("crop", [True, False])
-def test_slice_is_what_segmentation_sees(crop):
+def test_slice_is_the_input_of_the_segmentation(crop):
     images = region_images(scan(), None, config("slice", crop=crop))
     geometry = find_geometry(scan().image, 64, crop)
     np.testing.assert_array_equal(images, network_images(scan().image, geometry))
@@ -98,7 +98,7 @@ def test_crop_of_a_small_tumour_at_the_edge():
 
 
 def test_no_tumour_at_all():
-    """The crop is the head, and nothing is left of it when masked: either way the patient keeps its slices."""
+    """The crop is the head and the masked image is 0. Either way the patient keeps its slices."""
     nothing = np.zeros((SLICES, HEIGHT, WIDTH), bool)
     whole, crop, masked = (region_images(scan(), nothing, config(region)) for region in ("slice", "crop", "masked"))
     np.testing.assert_array_equal(crop, whole)
@@ -107,7 +107,7 @@ def test_no_tumour_at_all():
 
 @pytest.mark.parametrize("region", REGIONS)
 def test_image_and_mask_are_on_one_grid(region):
-    """A sequence that is bright exactly where the tumour is ends bright exactly where the mask is."""
+    """A sequence that is bright exactly in the tumour is bright exactly in the mask on the network grid."""
     image = scan().image
     image[..., 0] = np.where(tumour(), 200, 50)
     bright = dataclasses.replace(scan(), image=image)
@@ -118,7 +118,7 @@ def test_image_and_mask_are_on_one_grid(region):
     np.testing.assert_array_equal((images[..., 0] >= images[..., 0].max() / 2)[masks < 0.1], False)
 
 
-def test_the_scans_own_mask_is_not_looked_at():
+def test_the_mask_of_the_scan_is_ignored():
     truth = dataclasses.replace(scan(), mask=~tumour())
     for region in REGIONS:
         expected = region_images(scan(), tumour(), config(region))

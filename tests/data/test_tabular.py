@@ -29,7 +29,7 @@ PATHOLOGY = ("histological_type",)  # determined on the same specimen as the gra
     ({"age": 40.0, "gender": 3.0}, [0, 0, 1, 0, 0]),  # a category that no training patient has
     ({}, [0, 0, 1, 0, 1]),
 ])  # fmt: skip
-def test_by_hand(values, expected):
+def test_encoded_values(values, expected):
     encoder = fit(ROWS, COLUMNS)
     vector = encoder.encode(values)
     assert encoder.width == len(expected) and vector.dtype == np.float32
@@ -46,7 +46,7 @@ def test_training_patients_have_mean_zero_and_deviation_one():
 
 
 @pytest.mark.parametrize("rows", [ROWS, [{"irregularity": 1.5}] * 3, []])
-def test_what_training_could_not_learn_from_is_missing(rows):
+def test_a_number_without_variation_in_training_is_missing(rows):
     """All missing, all equal, or no rows: no number can be scaled."""
     encoder = fit(rows, ("irregularity",))
     for value in (None, 1.5, 9.0):
@@ -77,7 +77,7 @@ def test_configs_take_neither_pathology_nor_outcome(config):
     fit([], columns)  # no column is unknown
 
 
-def test_histology_only_where_it_is_asked_for():
+def test_histology_can_be_chosen():
     assert fit([{"histological_type": 1.0}, {"histological_type": 3.0}], PATHOLOGY).width == 3
 
 
@@ -87,6 +87,6 @@ def test_histology_only_where_it_is_asked_for():
     ("tumour_size", "unknown column 'tumour_size'; choose from age, gender"),
     ("gender", "the column gender is named twice"),
 ])  # fmt: skip
-def test_refused(column, message):
+def test_refused_columns(column, message):
     with pytest.raises(UserError, match=message):
         fit(ROWS, (*COLUMNS, column))

@@ -1,4 +1,4 @@
-"""Geometry, the way to the network's grid and back, and intensities of whole volumes."""
+"""Geometry, resampling to the network grid and back, and intensity normalisation of whole volumes."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def head_volume(height=60, width=80, rows=slice(10, 40), columns=slice(30, 50), 
 
 
 def lopsided_mask(height: int, width: int) -> np.ndarray:
-    """(2, height, width) bool: an L in one slice and an off-centre ellipse in the other, unlike any mirror image."""
+    """An L in one slice and an off-centre ellipse in the other, unlike their mirror images: (2, height, width) bool."""
     y, x = np.mgrid[:height, :width] / np.reshape([height, width], (2, 1, 1))
     corner = (y > 0.2) & (y < 0.8) & (x > 0.15) & (x < 0.7) & ~((y < 0.55) & (x > 0.4))
     ellipse = ((y - 0.35) / 0.2) ** 2 + ((x - 0.6) / 0.3) ** 2 < 1
@@ -45,7 +45,7 @@ def test_square_is_centred_on_the_head_with_a_margin():
     assert geometry == Geometry(top=9, left=24, side=32, height=60, width=80, size=32)
 
 
-def test_square_holds_the_head_of_every_slice():
+def test_square_contains_the_head_of_every_slice():
     image = head_volume()
     image[2, 43:53, 58:68] = 100
     geometry = find_geometry(image, size=32)
@@ -77,7 +77,7 @@ def test_an_empty_volume_has_the_whole_image_as_its_square():
 
 @pytest.mark.parametrize("top, left, side", [(3, 5, 20), (-4, -7, 61), (-4, 20, 41), (13, -9, 44)])
 def test_round_trip_at_equal_scale_is_the_identity(top, left, side):
-    """Within the square; it may lie inside, over every edge, or over some of them."""
+    """Inside the square, which lies within the image or extends beyond all or some of its edges."""
     mask = lopsided_mask(47, 53)
     geometry = Geometry(top, left, side, 47, 53, size=side)
     inside = np.zeros_like(mask)
@@ -96,11 +96,11 @@ def test_round_trip_through_a_smaller_or_larger_grid(height, width, crop):
         back = input_grid(network_masks(mask, geometry), geometry)
         assert back.shape == mask.shape
         assert dice(back >= 0.5, mask) > least
-        assert dice(back[:, ::-1] >= 0.5, mask) < 0.9  # the masks would notice a mirror image
+        assert dice(back[:, ::-1] >= 0.5, mask) < 0.9  # the masks can tell a mirror image
 
 
-def test_image_and_mask_take_the_same_way():
-    """A sequence that is bright exactly where the mask is ends bright exactly where the network's mask is."""
+def test_image_and_mask_are_resampled_alike():
+    """A sequence that is bright exactly in the mask is bright exactly in the mask on the network grid."""
     mask = lopsided_mask(100, 90)
     image = head_volume(100, 90, slice(8, 95), slice(3, 80), slices=2)
     image[..., 0] = np.where(mask, 200, 50)
@@ -111,7 +111,7 @@ def test_image_and_mask_take_the_same_way():
     np.testing.assert_allclose((images[..., 0] - low) / (high - low), masks, atol=1e-5)
 
 
-def test_beyond_the_image_are_edge_values_and_back_are_zeros():
+def test_edge_values_beyond_the_image_and_zeros_outside_the_square():
     image = head_volume(40, 60)
     sees_more = network_images(image, Geometry(-10, 0, 60, 40, 60, 60))
     np.testing.assert_array_equal(sees_more[:, :10], np.repeat(sees_more[:, 10:11], 10, axis=1))
@@ -155,7 +155,7 @@ def test_median_zero_and_unit_spread_over_the_brain(dtype):
 def test_inside_is_the_head_without_its_rim():
     head = np.zeros((3, 60, 80), bool)
     head[:2, 10:50, 20:70] = True  # 2000 pixels: the rim is 0.08 · 44.7 = 3.6 pixels wide
-    head[0, 30, 40] = False  # a hole makes no rim of its own, and stays a hole
+    head[0, 30, 40] = False  # a hole has no rim, and stays a hole
     expected = np.zeros_like(head)
     expected[:2, 13:47, 23:67] = True
     expected[0, 30, 40] = False
@@ -166,7 +166,7 @@ def test_inside_is_the_head_without_its_rim():
 
 
 def test_a_bright_scalp_does_not_change_the_brain():
-    """Fat three times as bright as everything else once left the brain a third of its contrast."""
+    """A scalp three times as bright once reduced the contrast of the brain to a third."""
     image = head_volume(120, 120, slice(10, 110), slice(10, 110)).astype(np.float32)
     brain = inside(foreground(image))
     bright = image.copy()
@@ -225,7 +225,7 @@ def test_slices_are_not_normalised_alone():
     values = normalise(image[..., 0], foreground(image))
     means = values[:, 10:40, 30:50].mean(axis=(1, 2))
     assert means[2] > means[[0, 1, 3]].max() + 1
-    # A slice without any head is at the background's level, not blown up to unit deviation.
+    # A slice without a head stays at the level of the background: its noise is not amplified to unit spread.
     empty = np.concatenate([head_volume(), np.random.default_rng(2).integers(0, 4, (1, 60, 80, 3), np.uint8)])
     values = network_images(empty, find_geometry(empty, 32))
     assert (values[-1] < -1.5).all() and values[-1].std() < 0.15
@@ -244,7 +244,7 @@ def test_a_fourth_sequence_changes_none_of_the_others():
 
 
 def test_neighbouring_slices_in_order():
-    """Channel c of slice i is 10 i + c; beyond the first and the last slice these repeat."""
+    """Channel c of slice i is 10 i + c. Beyond the ends, the first and the last slice are repeated."""
     images = np.broadcast_to(10 * np.arange(4)[:, None, None, None] + np.arange(3), (4, 5, 6, 3))
     np.testing.assert_array_equal(with_neighbours(images, 0), images)
     beside = with_neighbours(images, 1)
