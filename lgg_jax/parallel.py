@@ -136,11 +136,6 @@ def local_devices() -> int:
     return jax.local_device_count()
 
 
-def single_device_sharding() -> jax.sharding.SingleDeviceSharding:
-    """The placement on this host's first device."""
-    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-
 def described() -> str:
     """All devices of the run in words: "8 × tpu (TPU v4)"."""
     kinds = collections.Counter(f"{device.platform} ({device.device_kind})" for device in jax.devices())

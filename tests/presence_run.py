@@ -8,7 +8,7 @@ from scipy.special import expit
 
 from configs import seed_paper_classifier
 from lgg_jax import evaluate, workdir
-from lgg_jax.tasks import classification
+from lgg_jax.tasks import patient_scores
 from lgg_jax.tasks import preparation as grading
 
 
@@ -27,8 +27,8 @@ def presence_run(folder: Path, patients: list[str]) -> Path:
     ]
     tables = [table.assign(tumour_slice=table["label"] == 1, probability=expit(table["logit"])) for table in tables]
     about = [{"patient": patient, "institution": "NA", "grade": 2, "age": 40} for patient in patients]
-    chosen, preparation = classification.Thresholds(), grading.Preparation(None)
-    results = classification.scored(tables, about, chosen, preparation)
+    chosen, preparation = patient_scores.Thresholds(), grading.Preparation(None)
+    results = patient_scores.scored(tables, about, chosen, preparation)
     told = {"task": "classification", "step": 7, "dataset": "elsewhere", "split": "test", "target": "presence"}
     evaluate.write(folder / "eval" / "test", told, results)
     return folder

@@ -22,40 +22,23 @@ from lgg_jax.data.cases import Case
 from lgg_jax.data.pipeline import Slices
 from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
-from lgg_jax.figures import curves
 from lgg_jax.inference.predictor import Predictor, in_batches, make_predictor
 from lgg_jax.metrics.classification import (
     best_threshold,
     delong_ci,
-    logistic_baseline,
     patient_scores,
-    score,
-    summarise,
 )
 from lgg_jax.tasks import preparation as preparation_lib
 from lgg_jax.tasks.checks import CHOICES, check_choices, check_outputs
-from lgg_jax.tasks.preparation import BASELINE, FILE, GradingRun, Preparation, check_data, restored
-from lgg_jax.tasks.results import Results, patient_columns, read_tables
+from lgg_jax.tasks.patient_scores import PatientScores, Thresholds, as_table, differs_within, pool_tables
+from lgg_jax.tasks.preparation import GradingRun, Preparation, check_data, restored
+from lgg_jax.tasks.results import Results
 from lgg_jax.training import losses
 
 OUTPUTS = ("label",)
 SCORE = "score"
-preparation = preparation_lib.preparation
-
-
-@dataclasses.dataclass(frozen=True)
-class Thresholds:
-    """From which probability on the answer is yes, for a slice and for a patient; fixed or chosen on validation.
-
-    With `flip_tta` a logit is the mean of the slice's and its mirror image's.
-    """
-
-    threshold: float = 0.5
-    patient_threshold: float = 0.5
-    flip_tta: bool = False
-
-
 CHOSEN = Thresholds
+preparation = preparation_lib.preparation
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -132,7 +115,7 @@ def validate(predict: Predictor, variables: dict, cases: list[Case]) -> tuple[fl
 
 
 def _score(slices: pd.DataFrame) -> tuple[float, dict]:
-    table = slices if _differs_within(slices) else patient_scores(slices)
+    table = slices if differs_within(slices) else patient_scores(slices)
     score = -float(np.logaddexp(0, table["logit"] * (1 - 2 * table["label"])).mean())
     auc, _ = delong_ci(table["label"], table["logit"])
     return score, {"loss": -score} | ({} if auc is None else {"auc": auc})
@@ -169,47 +152,9 @@ def evaluate(
     return Results(metrics | {"postprocessing": dataclasses.asdict(chosen)}, tables, draw)
 
 
-class PatientScores:
-    """Scores of slices and patients, added one patient at a time."""
-
-    def __init__(self):
-        self._slices, self._patients = [], []
-
-    def __bool__(self) -> bool:
-        return bool(self._slices)
-
-    def add(self, case: Case, slices: pd.DataFrame) -> None:
-        """Add a patient with its `slice_table`; the clinical values of its scan are what the baseline is given."""
-        self._slices.append(slices)
-        values = {name: case.scan.clinical.get(name) for name in BASELINE}
-        self._patients.append(patient_columns(case.scan) | values)
-
-    def results(self, chosen: Thresholds, preparation: Preparation) -> Results:
-        """The scores of all patients added; "cases" has a row a patient, "slices" a row a slice."""
-        return scored(self._slices, self._patients, chosen, preparation)
-
-
-def scored(tables: list[pd.DataFrame], about: list[dict], chosen: Thresholds, preparation: Preparation) -> Results:
-    """The scores from a `slice_table` and the first columns of cases.csv of each patient."""
-    if not tables:
-        raise UserError("no patient of this split has a label to score", "choose another split, target or data set")
-    slices = pd.concat(tables, ignore_index=True)
-    table = pd.DataFrame(about).merge(patient_scores(slices), on="patient")
-    training = pd.DataFrame(preparation.files.get(FILE, {}).get("training", []))
-    if len(training) and training["label"].nunique() == 2:
-        table["baseline"] = logistic_baseline(training, table, BASELINE)
-    return _summarised(slices, table, chosen)
-
-
 def pool(folders: list[Path]) -> Results:
     """Score several evaluations of different patients together, with a probability of 0.5 as the threshold."""
     return pool_tables(folders, "cases")
-
-
-def pool_tables(folders: list[Path], patients: str) -> Results:
-    """The same; `patients` names the table with a row a patient."""
-    slices, table = (read_tables(folders, name) for name in ("slices", patients))
-    return _summarised(slices, table, Thresholds())
 
 
 def grading_run(
@@ -236,25 +181,6 @@ def about(config: ml_collections.ConfigDict) -> dict:
     }  # fmt: skip
 
 
-def _summarised(slices: pd.DataFrame, table: pd.DataFrame, chosen: Thresholds) -> Results:
-    metrics = summarise(slices, table, chosen.threshold, chosen.patient_threshold)
-    metrics["baselines"] = {"majority": {"accuracy": metrics["patient"]["majority_accuracy"]}}
-    if "baseline" in table and table["baseline"].notna().all():  # a fold trained on one class alone has none
-        baseline = score(table["label"], table["baseline"], table["patient"], 0.5)
-        metrics["baselines"][" + ".join(BASELINE)] = baseline
-
-    def draw(folder: Path) -> None:
-        name, level = ("slice", slices) if _differs_within(slices) else ("patient", table)
-        labels, probabilities, patients = level["label"], level["probability"], level["patient"]
-        if labels.nunique() == 2:
-            curves.roc(labels, probabilities, patients, folder / "roc.png")
-            curves.precision_recall(labels, probabilities, patients, folder / "precision_recall.png")
-        curves.reliability(labels, probabilities, folder / "reliability.png")
-        curves.confusion_matrix(metrics[name]["confusion"], ("no", "yes"), folder / "confusion.png")
-
-    return Results(metrics, {"cases": table, "slices": slices}, draw)
-
-
 def slice_table(predict: Predictor, variables: dict, case: Case, flip_tta: bool = False) -> pd.DataFrame:
     """A row a slice: patient, slice_index, tumour_slice, label, logit, probability."""
     return as_table(case, case_logits(predict, variables, case, flip_tta))
@@ -267,14 +193,6 @@ def case_logits(predict: Predictor, variables: dict, case: Case, flip_tta: bool)
     if flip_tta and case.images.ndim == 4:  # the features of a frozen backbone have no mirror image
         logits = (logits + predict(variables, case.images[:, :, ::-1], clinical)) / 2
     return logits
-
-
-def as_table(case: Case, logits: np.ndarray) -> pd.DataFrame:
-    """The table of a case with these logits (row,)."""
-    return pd.DataFrame({
-        "patient": case.scan.patient, "slice_index": case.slice_index, "tumour_slice": case.tumour,
-        "label": case.labels.astype(int), "logit": logits, "probability": expit(logits.astype(np.float64)),
-    })  # fmt: skip
 
 
 def headline(result: dict) -> str:
@@ -305,8 +223,3 @@ def _gathered(predict, variables, cases: list[Case], flip_tta: bool) -> pd.DataF
     if table.empty:
         raise UserError("no validation patient has a label", "choose other validation patients")
     return table.astype({"label": int})
-
-
-def _differs_within(slices: pd.DataFrame) -> bool:
-    """Whether slices of one patient have different labels: then the slice is what is asked about."""
-    return bool((slices.groupby("patient")["label"].nunique() > 1).any())

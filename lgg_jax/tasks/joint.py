@@ -19,6 +19,7 @@ from lgg_jax.inference.predictor import Postprocessing, Predictor, case_mask, ma
 from lgg_jax.tasks import classification, segmentation
 from lgg_jax.tasks import preparation as preparation_lib
 from lgg_jax.tasks.checks import check_outputs, check_segmentation
+from lgg_jax.tasks.patient_scores import PatientScores, Thresholds, as_table, pool_tables
 from lgg_jax.tasks.preparation import GradingRun, Preparation, Segment, check_data
 from lgg_jax.tasks.results import Results
 from lgg_jax.training import losses
@@ -97,21 +98,21 @@ def evaluate(
     The tables are "cases" of the segmentation, and "grades" and "slices" of the patients whose grade is known. Where
     no grade is known, as in a data set without a clinical table, "classification" is None.
     """
-    volumes, grades = segmentation.VolumeScores(), classification.PatientScores()
+    volumes, grades = segmentation.VolumeScores(), PatientScores()
     for case in tqdm.tqdm(cases, unit="volume", disable=None):
         mask = case_mask(_masks(predict), variables, case, chosen)
         volumes.add(case.scan, mask)
         if case.scan.clinical.get("grade") is not None:
             predicted = _with_predicted(case, mask)
             grades.add(predicted, slice_table(predict, variables, predicted, mask))
-    graded = grades.results(classification.Thresholds(), preparation) if grades else None
+    graded = grades.results(Thresholds(), preparation) if grades else None
     return _both(volumes.results(chosen), graded)
 
 
 def slice_table(predict: Predictor, variables: dict, case: Case, mask: np.ndarray) -> pd.DataFrame:
     """That of `classification.slice_table`; the tumour slices are those of `mask` (slice, height, width) bool."""
     logits = _both_outputs(predict, variables, case.images)["label"]
-    return classification.as_table(dataclasses.replace(case, tumour=mask.any(axis=(1, 2))), logits)
+    return as_table(dataclasses.replace(case, tumour=mask.any(axis=(1, 2))), logits)
 
 
 def _with_predicted(case: Case, mask: np.ndarray) -> Case:
@@ -138,7 +139,7 @@ def _both(segmented: Results, graded: Results | None) -> Results:
 def pool(folders: list[Path]) -> Results:
     """Score several evaluations of different patients together, by both tasks."""
     graded = [folder for folder in folders if (folder / "grades.csv").exists()]
-    return _both(segmentation.pool(folders), classification.pool_tables(graded, "grades") if graded else None)
+    return _both(segmentation.pool(folders), pool_tables(graded, "grades") if graded else None)
 
 
 def grading_run(
@@ -150,7 +151,7 @@ def grading_run(
         case = dataclasses.replace(prepare_case(scan, config.data), labels=np.zeros(len(mask), np.float32))
         return slice_table(predict, variables, case, mask)
 
-    return GradingRun(tuple(config.data.channels), table, classification.Thresholds.patient_threshold)
+    return GradingRun(tuple(config.data.channels), table, Thresholds.patient_threshold)
 
 
 def headline(result: dict) -> str:
