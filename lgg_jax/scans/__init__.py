@@ -70,6 +70,18 @@ def find_scans(path, max_gigabytes: float = 4.0) -> list[Source]:
         raise _unreadable(path, error) from error
 
 
+def read_scan(path, max_gigabytes: float = 4.0) -> Scan:
+    """Open the only scan at `path`.
+
+    Raises:
+      UserError: as `find_scans` and `Source.read`, or there are several scans.
+    """
+    sources = find_scans(path, max_gigabytes)
+    if len(sources) > 1:
+        raise UserError(f"{path} holds {len(sources)} scans", "pass the path of one of them")
+    return sources[0].read()
+
+
 def _sources(path: Path, max_bytes: float) -> list[Source]:
     if path.is_dir():
         return _folder_sources(path, max_bytes, _MAX_DEPTH)
