@@ -32,5 +32,5 @@ def check(data_dir) -> Report:
     report = Report()
     name, _ = layouts.find(data_dir)
     CHECKS[name].check(report, data_dir)
-    report.compare_patients()
+    report.find_duplicates()
     return report

@@ -185,7 +185,7 @@ def test_a_split_by_slice_says_that_it_leaks(small_phantoms, typed, tmp_path):
     fields = GRADE | {"data.split_by": "slice", "data.test_fraction": 0.05, "data.validation_fraction": 0.05}
     fields |= {"optimizer.frozen": ()}  # there are no weights
     said = typed(*words("grade_resnet50", small_phantoms, tmp_path / "run", fields))
-    assert "slices of one patient train and are tested" in said
+    assert "slices of one patient are in the training set and in the test set" in said
     assert "slices of one patient trained and are tested" in typed("evaluate", f"--workdir={tmp_path}/run")
     metrics = read_json(tmp_path / "run/eval/test/metrics.json")
     assert metrics["split_by"] == "slice" and 0 < metrics["patient"]["n"] < 12

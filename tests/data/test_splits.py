@@ -1,3 +1,5 @@
+"""Splits by patient, by fold and by slice: sizes, strata, leaks, files, and the config fields that choose them."""
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,7 +23,7 @@ SETS = ("train", "validation", "test")
 
 
 def cohort(count=100):
-    """Half of the patients from CS, the rest from DU and HT; grades 2, 3 and every tenth missing."""
+    """Half of the patients are from CS, the rest from DU and HT. Grades are 2 and 3; every tenth is missing."""
     rows = [
         (f"p{i:03d}", ("CS", "DU", "CS", "HT")[i % 4], None if i % 10 == 9 else 2 + i % 3 % 2)
         for i in range(count)
@@ -29,7 +31,7 @@ def cohort(count=100):
     return pd.DataFrame(rows, columns=["patient", "institution", "grade"]).astype({"grade": "Float64"})
 
 
-def test_sets_partition_the_patients_in_the_asked_fractions():
+def test_sets_partition_the_patients_in_the_given_fractions():
     splits = make_splits(cohort(), seed=0, test_fraction=0.2, validation_fraction=0.1)
     assert [len(splits[name]) for name in SETS] == [70, 10, 20]
     assert sorted(patient for name in SETS for patient in splits[name]) == list(cohort()["patient"])
@@ -40,7 +42,7 @@ def test_sets_partition_the_patients_in_the_asked_fractions():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_sets_mirror_the_strata(seed):
+def test_sets_represent_the_strata_in_proportion(seed):
     patients = cohort()
     splits = make_splits(patients, seed, test_fraction=0.2, validation_fraction=0.2)
     strata = patients.assign(grade=patients["grade"].fillna(0)).groupby(["institution", "grade"])["patient"]
@@ -49,19 +51,19 @@ def test_sets_mirror_the_strata(seed):
             assert abs(len(set(stratum) & set(splits[name])) - 0.2 * len(stratum)) < 2
 
 
-def test_depends_on_the_seed_and_not_on_the_order_of_rows():
+def test_the_split_depends_on_the_seed_and_not_on_the_order_of_rows():
     patients = cohort()
     splits = make_splits(patients, 3, 0.2, 0.1)
     assert splits == make_splits(patients.sample(frac=1, random_state=0), 3, 0.2, 0.1)
     assert splits["test"] != make_splits(patients, 4, 0.2, 0.1)["test"]
 
 
-def test_the_split_of_a_seed_stays_what_it_was():
+def test_the_split_of_a_seed_does_not_change_between_versions():
     splits = make_splits(cohort(12), seed=0, test_fraction=0.25, validation_fraction=0.25)
     assert (splits["test"], splits["validation"]) == (["p002", "p004", "p011"], ["p003", "p006", "p009"])
 
 
-def test_folds_test_each_patient_once():
+def test_each_patient_is_in_the_test_set_of_one_fold():
     folds = [make_splits(cohort(), 0, 0.0, 0.1, folds=5, fold=fold) for fold in range(5)]
     assert sorted(patient for splits in folds for patient in splits["test"]) == list(cohort()["patient"])
     assert all([len(splits[name]) for name in SETS] == [70, 10, 20] for splits in folds)
@@ -75,7 +77,7 @@ def test_strata_of_one_patient_and_no_grades():
     assert [len(splits[name]) for name in SETS] == [4, 1, 1]
 
 
-def test_no_test_patients_when_none_are_asked_for():
+def test_a_test_fraction_of_zero_gives_an_empty_test_set():
     assert make_splits(cohort(), 0, 0.0, 0.1)["test"] == []
 
 
@@ -86,12 +88,12 @@ def test_no_test_patients_when_none_are_asked_for():
         ((0.2, 0.0), "validation has no patients"),
         ((0.9, 0.9), "train has no patients"),
         ((0.2, 0.1, 1), "1 folds"),
-        ((0.2, 0.1, 101), "pass 0 or 2 to 100 folds"),
+        ((0.2, 0.1, 101), "set 0 or 2 to 100 folds"),
         ((0.2, 0.1, 5, 5), "no fold 5 of 5"),
         ((0.2, 0.1, 5, -1), "no fold -1"),
     ],
 )
-def test_impossible_requests(arguments, message):
+def test_impossible_fractions_and_folds(arguments, message):
     with pytest.raises(UserError, match=message):
         make_splits(cohort(), 0, *arguments)
 
@@ -121,22 +123,22 @@ def by_slice(**changes):
         (valid(train=[]), "train has no patients"),
         (valid(validation=[]), "validation has no patients"),
         (valid(test=["d"]), "not in the data: d"),
-        (valid(test="c"), "test is no list"),
+        (valid(test="c"), "test is not a list"),
         (valid(format=2), "not a split of format 1"),
         (valid(by="volume"), "not a split of format 1"),
         ([], "not a split of format 1"),
-        (valid(by="slice"), "train has an entry that names no slice"),
+        (valid(by="slice"), "train has an entry without slice number"),
         (by_slice(train=["a:1", "c:3"], test=["c:3"]), "c:3 is both in train and in test"),
         (by_slice(test=["d:3"]), "not in the data: d"),
         (by_slice(train=["a:1", "a:1"]), "train has patient a:1 twice"),
     ],
 )
-def test_refused(splits, message):
+def test_invalid_splits(splits, message):
     with pytest.raises(UserError, match=message):
         validate_splits(splits, ["a", "b", "c"])
 
 
-def test_accepted():
+def test_valid_splits():
     validate_splits(valid(test=[]), ["a", "b", "c", "d"])
     validate_splits(by_slice(), ["a", "b"])
 
@@ -144,12 +146,12 @@ def test_accepted():
 SLICES = {f"p{i}": list(range(1, 31)) for i in range(4)}
 
 
-def test_slices_are_dealt_one_by_one():
+def test_single_slices_are_assigned_to_the_sets():
     splits = make_slice_splits(SLICES, 0, 0.2, 0.1)
     assert splits["by"] == "slice" and [len(splits[name]) for name in SETS] == [84, 12, 24]
     entries = [entry for name in SETS for entry in splits[name]]
     assert sorted(entries) == sorted(f"{patient}:{i}" for patient in SLICES for i in SLICES[patient])
-    assert all(set(members(splits, name)) == set(SLICES) for name in ("train", "test")), "a patient is in both"
+    assert all(set(members(splits, name)) == set(SLICES) for name in ("train", "test")), "every patient is in both sets"
     assert splits == make_slice_splits(dict(reversed(SLICES.items())), 0, 0.2, 0.1)
     assert splits["test"] != make_slice_splits(SLICES, 1, 0.2, 0.1)["test"]
 
@@ -157,7 +159,7 @@ def test_slices_are_dealt_one_by_one():
 @pytest.mark.parametrize("arguments, message", [
     ((1.0, 0.1), "train has no patients"), ((0.2, 1e-3), "validation has no patients"),
 ])  # fmt: skip
-def test_slices_that_cannot_be_dealt(arguments, message):
+def test_impossible_fractions_of_slices(arguments, message):
     with pytest.raises(UserError, match=message):
         make_slice_splits(SLICES, 0, *arguments)
 
@@ -166,10 +168,10 @@ def test_members_and_their_rows():
     index = np.array([4, 5, 6])
     assert members(valid(), "train") == {"a": None} and members(valid(test=[]), "test") == {}
     np.testing.assert_array_equal(rows(None, index), [True, True, True])
-    found = members(by_slice(test=["a:4", "b:10", "x:y:6", "a:6"]), "test")
-    assert found == {"a": {4, 6}, "b": {10}, "x:y": {6}}
-    np.testing.assert_array_equal(rows(found["a"], index), [True, False, True])
-    np.testing.assert_array_equal(rows(found["b"], index), [False, False, False])
+    numbers = members(by_slice(test=["a:4", "b:10", "x:y:6", "a:6"]), "test")
+    assert numbers == {"a": {4, 6}, "b": {10}, "x:y": {6}}
+    np.testing.assert_array_equal(rows(numbers["a"], index), [True, False, True])
+    np.testing.assert_array_equal(rows(numbers["b"], index), [False, False, False])
 
 
 def config(data_dir, **fields):
@@ -179,9 +181,9 @@ def config(data_dir, **fields):
     return result
 
 
-def test_a_config_that_splits_by_slice_says_that_it_leaks(small_phantoms, capsys):
+def test_a_split_by_slice_prints_that_scores_are_biased(small_phantoms, capsys):
     splits = dataset.resolve_splits(config(small_phantoms, split_by="slice"))
-    assert "which flatters every number" in capsys.readouterr().out
+    assert "the scores of this run are biased upward" in capsys.readouterr().out
     patients = set(list_patients(small_phantoms)["patient"])
     assert set(members(splits, "train")) == set(members(splits, "test")) == patients
     shared = members(splits, "train"), members(splits, "test")
@@ -190,31 +192,31 @@ def test_a_config_that_splits_by_slice_says_that_it_leaks(small_phantoms, capsys
     assert capsys.readouterr().out == ""
 
 
-def test_only_slices_can_be_scored_by_slice(small_phantoms, tmp_path):
+def test_segmentation_refuses_a_split_by_slice(small_phantoms, tmp_path):
     by_slice = config(small_phantoms, split_by="slice")
     write_json(tmp_path / "splits.json", dataset.resolve_splits(by_slice))
     from_file = config(small_phantoms, splits=str(tmp_path / "splits.json"))
     assert dataset.resolve_splits(from_file)["by"] == "slice"
-    for each in (by_slice, from_file):
-        each.task = "segmentation"
+    for refused in (by_slice, from_file):
+        refused.task = "segmentation"
         with pytest.raises(UserError, match=r"a split by slice with config\.task=segmentation"):
-            tasks.check_splits(dataset.resolve_splits(each), each)
+            tasks.check_splits(dataset.resolve_splits(refused), refused)
 
 
-def test_folds_of_a_split_that_is_settled(small_phantoms, tmp_path):
-    """A run of another fold than its config says would be pooled with the wrong ones."""
+def test_folds_of_the_config_must_equal_those_of_the_splits_file(small_phantoms, tmp_path):
+    """Otherwise the results of a run would be pooled under the wrong fold."""
     path = str(tmp_path / "splits.json")
     write_json(tmp_path / "splits.json", dataset.resolve_splits(config(small_phantoms, folds=3, fold=1)))
     splits = dataset.resolve_splits(config(small_phantoms, splits=path))
     assert splits == dataset.resolve_splits(config(small_phantoms, splits=path, folds=3, fold=1))
     for other in ({"folds": 3}, {"folds": 4, "fold": 1}):
-        with pytest.raises(UserError, match=r"the split of .*splits\.json has 3 and 1"):
+        with pytest.raises(UserError, match=r"the split of .*splits\.json has folds=3 and fold=1"):
             dataset.resolve_splits(config(small_phantoms, splits=path, **other))
     with pytest.raises(UserError, match=r"folds=3 with named validation_patients or split_by"):
         dataset.resolve_splits(config(small_phantoms, folds=3, split_by="slice"))
 
 
-def test_an_unknown_way_to_split(small_phantoms):
+def test_unknown_split_by(small_phantoms):
     with pytest.raises(UserError, match="split_by='hospital' is not known; use 'patient' or 'slice'"):
         dataset.resolve_splits(config(small_phantoms, split_by="hospital"))
 

@@ -1,4 +1,4 @@
-"""The table of integrity checks, a module for each layout, under the layout's name.
+"""Integrity checks of a data set: one module per layout, under the name of the layout.
 
     CHECKS["kaggle"].check(report, "kaggle_3m")         # adds to report.findings
 """
@@ -11,10 +11,10 @@ from lgg_jax.protocols import provides
 
 
 class Check(Protocol):
-    """What the verb `check` calls."""
+    """The interface of an integrity check."""
 
     def check(self, report: Report, data_dir) -> None:
-        """Read every file of the data set once and note what is wrong or odd."""
+        """Read every file of the data set once and add missing, unreadable or inconsistent files to the report."""
 
 
 CHECKS = {name: provides(module, Check) for name, module in

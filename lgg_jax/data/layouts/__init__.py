@@ -1,10 +1,10 @@
-"""The table of data layouts: how a data set lies on disk, and the module that reads it.
+"""Data layouts: the directory structures that can be read, and the module for each.
 
     name, module = find("kaggle_3m")            # ("kaggle", the module kaggle)
     module.list_patients("kaggle_3m")           # DataFrame: patient, folder, institution, grade
 
 To add a layout: write a module with everything that `Layout` declares, add it to `LAYOUTS`, write its integrity check
-under the same name in data/checks, and add a test. A module that lacks something fails when this package is imported.
+under the same name in data/checks, and add a test. If a module is incomplete, the import of this package fails.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,36 +20,36 @@ from lgg_jax.protocols import provides
 
 
 class Layout(Protocol):
-    """What the data set, `check` and `explore` call of a layout."""
+    """The interface of a layout module."""
 
-    LOOKS_FOR: str  # the files by which it is recognised, for a message
-    BUILDER: type[cache.SliceBuilder]  # prepares the data set for TFDS
+    EXPECTED_FILES: str  # the files that identify the layout, for a message
+    BUILDER: type[cache.SliceBuilder]  # TFDS builder of the data set
 
-    def found(self, data_dir) -> bool:
-        """Return whether data_dir holds this layout."""
+    def matches(self, data_dir) -> bool:
+        """Return whether data_dir has this layout."""
 
     def list_patients(self, data_dir) -> pd.DataFrame:
-        """Return a row a patient: patient, folder, institution, grade. No pixel is read."""
+        """Return one row per patient: patient, folder, institution, grade. No pixel is read."""
 
     def load_volumes(self, data_dir, cache_dir: str, patients: Iterable[str] | None) -> Iterator[Volume]:
-        """Return the volumes of these patients (None: all), prepared in the cache on first use."""
+        """Return the volumes of `patients` (None: all). The cache is prepared on first use."""
 
 
-# A folder may hold several layouts: the first that is found is read.
+# If a folder matches several layouts, the first one is used.
 LAYOUTS = {name: provides(module, Layout) for name, module in
            {"kaggle": kaggle, "brats": brats, "folder": folder}.items()}  # fmt: skip
 
 
 def find(data_dir) -> tuple[str, Layout]:
-    """The name and the module of the layout in data_dir.
+    """Return the name and the module of the layout of data_dir.
 
     Raises:
-      UserError: there is no such folder, or it holds no known layout.
+      UserError: the folder does not exist, or its layout is unknown.
     """
     if not Path(data_dir).is_dir():
         raise UserError(f"no such folder: {data_dir}", "pass the folder that holds the patient folders, or images/")
     for name, module in LAYOUTS.items():
-        if module.found(data_dir):
+        if module.matches(data_dir):
             return name, module
-    looked_for = "; ".join(module.LOOKS_FOR for module in LAYOUTS.values())
-    raise UserError(f"no patient folders in {data_dir}, and no images/", f"looked for {looked_for}")
+    expected = ", or ".join(module.EXPECTED_FILES for module in LAYOUTS.values())
+    raise UserError(f"no patient folders in {data_dir} and no folder images/", f"pass a folder with {expected}")

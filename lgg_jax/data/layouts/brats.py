@@ -1,16 +1,16 @@
-"""The BraTS layout of glioma scans (2017–2020, and the names of 2023), and its TFDS builder.
+"""BraTS layout of glioma scans (2017–2020, and the file names of 2023), and its TFDS builder.
 
     list_patients("MICCAI_BraTS2020_TrainingData")              # DataFrame: patient, folder, institution, grade
     for volume in load_volumes("MICCAI_BraTS2020_TrainingData"):
         print(volume.patient, volume.image.shape)               # (155, 240, 240, 4): T1, FLAIR, T1 with contrast, T2
 
-A folder a patient, in it `<id>_flair.nii.gz`, `_t1`, `_t1ce`, `_t2` and `_seg`. Without any T2 there are three
-channels. The mask is the whole tumour, every label above 0. Slices lie as those of kaggle_3m do, so a model trained on
-one data set runs on the other.
+Each patient has a folder with `<id>_flair.nii.gz`, `_t1`, `_t1ce`, `_t2` and `_seg`. If no patient has a T2, the
+volumes have three channels. The mask is the whole tumour: all labels above 0. Slices have the orientation of kaggle_3m,
+so a model trained on one data set can be applied to the other.
 
-BraTS tells only high grade (HGG) from low (LGG): they become grade 4 and 2, and a grade III glioma, which kaggle_3m
-tells apart, is in either. Some patients are the TCGA-LGG patients of kaggle_3m once more (`tcga_ids`): leave those
-out of an external validation.
+BraTS has two classes: high grade (HGG) becomes grade 4, low grade (LGG) becomes grade 2. A grade III glioma, which
+kaggle_3m labels as 3, can be in either class. Some patients are TCGA-LGG patients that are also in kaggle_3m
+(`tcga_ids`). Exclude them from an external validation.
 """
 
 import collections
@@ -31,13 +31,13 @@ from lgg_jax.data.layouts import cache
 from lgg_jax.data.volume import SEQUENCES, Volume
 from lgg_jax.errors import UserError
 
-LOOKS_FOR = "folders with *_flair.nii.gz or *-t2f.nii.gz (BraTS)"
+EXPECTED_FILES = "folders with *_flair.nii.gz or *-t2f.nii.gz (BraTS)"
 TABLES = ("name_mapping*.csv", "survival*.csv")
 GRADES = {"LGG": 2.0, "HGG": 4.0}
 MAX_VOXELS = 512**3
 _FILE_NAME = re.compile(r"[^.].*[_-](flair|t2f|t1|t1n|t1ce|t1c|t1gd|t2|t2w|seg|segm)\.nii(\.gz)?", re.IGNORECASE)
 _OTHER_NAMES = {"t2f": "flair", "t1n": "t1", "t1c": "t1ce", "t1gd": "t1ce", "t2w": "t2", "segm": "seg"}
-_DEPTHS = ("*", "*/*", "*/*/*")  # of patient folders below the data folder, as the archives bring them
+_DEPTHS = ("*", "*/*", "*/*/*")  # patient folders relative to data_dir; their depth differs between the archives
 
 CITATION = """\
 @article{menze2015brats,
@@ -55,18 +55,18 @@ CITATION = """\
 """
 
 
-def found(data_dir) -> bool:
-    """Whether this layout is what lies in data_dir."""
+def matches(data_dir) -> bool:
+    """Whether data_dir has this layout."""
     return bool(patient_folders(data_dir))
 
 
 def patient_folders(data_dir) -> list[Path]:
-    """Folders at most three levels below data_dir that hold a FLAIR, sorted by name."""
+    """Folders with a FLAIR file, at most three levels below data_dir, sorted by name."""
     return [folder for folder, names in scan_folders(data_dir).items() if "flair" in names]
 
 
 def scan_folders(data_dir) -> dict[Path, set[str]]:
-    """Folders with any scan of this layout, sorted by name, and what each holds."""
+    """Folders with any scan of this layout, sorted by name, and the sequences (or "seg") in each."""
     folders = collections.defaultdict(set)
     for path in (path for depth in _DEPTHS for path in Path(data_dir).glob(f"{depth}/*.nii*")):
         if name := sequence(path):
@@ -75,25 +75,25 @@ def scan_folders(data_dir) -> dict[Path, set[str]]:
 
 
 def sequence(path: Path) -> str | None:
-    """What a file holds by its name: one of SEQUENCES, "seg", or None."""
+    """The sequence that a file name states: one of SEQUENCES, "seg", or None for any other name."""
     match = _FILE_NAME.fullmatch(path.name)
     return _OTHER_NAMES.get(match[1].lower(), match[1].lower()) if match else None
 
 
 def scan_files(folder: Path) -> dict[str, Path]:
-    """Files of a patient folder by what they hold; UserError where two hold the same."""
+    """Files of a patient folder by sequence (or "seg"); UserError if two files have the same sequence."""
     files = {}
     for path in sorted(folder.glob("*.nii*")):
         name = sequence(path)
         if name in files:
-            raise UserError(f"{path} holds the {name} as {files[name].name} does", "keep one of the two")
+            raise UserError(f"two files for {name} ({files[name]} and {path.name})", "keep one of the two")
         if name:
             files[name] = path
     return files
 
 
 def sequences(data_dir) -> Sequence[str]:
-    """What every volume of the data set has: t1, flair, t1ce, and t2 where any patient has it."""
+    """The channels of every volume of the data set: t1, flair, t1ce, and t2 if any patient has it."""
     has_t2 = any({"flair", "t2"} <= names for names in scan_folders(data_dir).values())
     return SEQUENCES if has_t2 else SEQUENCES[:3]
 
@@ -101,41 +101,38 @@ def sequences(data_dir) -> Sequence[str]:
 def read_clinical(data_dir) -> dict[str, dict[str, float | None]]:
     """Grade (2.0, 4.0 or None) and age in years by patient, from name_mapping*.csv and survival*.csv.
 
-    A folder HGG/ or LGG/ around the patient's goes before the table.
+    If the parent folder of a patient is HGG/ or LGG/, it overrides the grade in the table.
     """
     names, survival = (table_rows(data_dir, pattern) for pattern in TABLES)
     grades = {patient: _grade(row, place) for patient, (row, place) in names.items()}
     ages = {patient: number(row, "Age", place) for patient, (row, place) in survival.items()}
-    grades |= {path.name: GRADES[_around(path)] for path in patient_folders(data_dir) if _around(path) in GRADES}
+    parents = [(folder.name, folder.absolute().parent.name) for folder in patient_folders(data_dir)]
+    grades |= {patient: GRADES[parent] for patient, parent in parents if parent in GRADES}
     return {name: {"grade": grades.get(name), "age": ages.get(name)} for name in sorted(grades.keys() | ages.keys())}
 
 
 def tcga_ids(data_dir) -> dict[str, str]:
-    """Barcodes (TCGA-CS-4941) of the patients that are TCGA's, from name_mapping*.csv."""
+    """TCGA barcodes (TCGA-CS-4941) of the patients that are from TCGA, from name_mapping*.csv."""
     rows = {name: row for name, (row, _) in table_rows(data_dir, TABLES[0]).items()}
     ids = {name: row.get("TCGA_TCIA_subject_ID", "") for name, row in rows.items()}
     return {name: barcode for name, barcode in ids.items() if barcode.startswith("TCGA")}
 
 
 def table_files(data_dir, pattern: str = "*.csv") -> list[Path]:
-    """Tables in data_dir and below it in the folders around the patients'."""
+    """CSV tables in data_dir and in the parent folders of the patient folders."""
     folders = {Path(data_dir)} | {folder.parent for folder in patient_folders(data_dir)}
     folders |= {folder.parent for folder in folders if folder.name in GRADES and folder != Path(data_dir)}
     return sorted(path for folder in folders for path in folder.glob(pattern))
 
 
 def table_rows(data_dir, pattern: str) -> dict[str, tuple[dict[str, str], str]]:
-    """{patient: (row, where it is)}, by the id of any year (columns such as BraTS_2019_subject_ID and Brats20ID)."""
+    """{patient: (row, "FILE row NUMBER")}, by the id of any year (columns such as BraTS_2019_subject_ID, Brats20ID)."""
     rows = {}
     for path in table_files(data_dir, pattern):
         for index, row in read_table(path):
             ids = {cell for name, cell in row.items() if re.fullmatch(r"brats.*id", name, re.IGNORECASE)}
             rows |= dict.fromkeys(ids - {"", "NA"}, (row, f"{path} row {index}"))
     return rows
-
-
-def _around(folder: Path) -> str:
-    return folder.absolute().parent.name
 
 
 def _grade(row: dict[str, str], place: str) -> float | None:
@@ -148,30 +145,33 @@ def _grade(row: dict[str, str], place: str) -> float | None:
 
 
 def read_scan(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (x, y, z) of the number type in the file, and the affine (4, 4) to millimetres (RAS).
+    """Read a NIfTI file.
+
+    Returns:
+      Voxels (x, y, z) of the number type in the file, and the affine (4, 4) to millimetres (RAS).
 
     Raises:
-      UserError: unreadable, not of three dimensions, too large, or with values that are no finite numbers.
+      UserError: the file is unreadable, not three-dimensional or too large, or has values that are not finite numbers.
     """
     nibabel = load_nibabel()
     remedy = "restore the file from the data set"
     try:
         image = nibabel.load(path)
-        # The header alone is read so far: a file that unpacks to more than the memory ends here.
+        # Only the header has been read here, so a file larger than the memory is refused before it is unpacked.
         if len(image.shape) != 3 or not 0 < np.prod(image.shape, dtype=float) <= MAX_VOXELS:
-            raise UserError(f"{path} has the shape {image.shape}", f"expected 3-D and at most {MAX_VOXELS} voxels")
+            raise UserError(f"{path} has shape {image.shape}", f"provide a 3-D scan of at most {MAX_VOXELS} voxels")
         voxels = np.asarray(image.dataobj)
-    # What nibabel and gzip raise on files cut short or overwritten.
+    # The errors that nibabel and gzip raise for truncated or overwritten files.
     except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError,
             nibabel.spatialimages.HeaderDataError) as error:
         raise UserError(f"{path} cannot be read as NIfTI ({' '.join(str(error).split())})", remedy) from error
     if voxels.dtype.kind not in "iuf" or not np.isfinite(voxels).all():
-        raise UserError(f"{path} holds values that are no finite numbers", remedy)
+        raise UserError(f"{path} contains values that are not finite numbers", remedy)
     return voxels, image.affine
 
 
 def load_nibabel() -> ModuleType:
-    """nibabel, which nothing else needs; UserError where it is not installed."""
+    """Import nibabel, an optional library; UserError if it is not installed."""
     try:
         import nibabel
     except ImportError as error:
@@ -182,18 +182,29 @@ def load_nibabel() -> ModuleType:
 def as_volume(
     folder: Path, files: dict[str, Path], scans: dict[str, tuple], clinical: dict, names: Sequence[str]
 ) -> Volume:
-    """What `read_scan` gave of `files` as a Volume.
+    """Combine the scans of a patient into a Volume.
 
-    Its image is (slice, height, width, channel) int16: the sequences `names`, FLAIR for what is missing. UserError
-    where a sequence lies on another grid than the FLAIR, by shape or by more than 0.01 mm.
+    Args:
+      folder: patient folder; its name is the patient.
+      files: files by sequence, as `scan_files` returns them.
+      scans: (voxels, affine) of each file, as `read_scan` returns them.
+      clinical: clinical values of the patient.
+      names: sequences that become channels, in this order. FLAIR replaces a missing one.
+
+    Returns:
+      Volume with image (slice, height, width, channel) int16.
+
+    Raises:
+      UserError: a scan and the FLAIR differ in shape, or in an element of the affine by more than 0.01 mm.
     """
     from lgg_jax.data.axial import axial_grid
 
     flair, affine = scans["flair"]
     for name, (voxels, other) in scans.items():
         if voxels.shape != flair.shape or not np.allclose(other, affine, rtol=0, atol=0.01):
-            wrong = f"{files[name]} lies on another grid than {files['flair'].name} ({voxels.shape}, {flair.shape})"
-            raise UserError(wrong, "resample it to the FLAIR")
+            shapes = f"shapes {voxels.shape} and {flair.shape}"
+            wrong = f"{files[name]} is not on the voxel grid of {files['flair'].name} ({shapes})"
+            raise UserError(wrong, "resample it to the grid of the FLAIR")
     grid = axial_grid(affine, files["flair"])
     channels = [grid.turn(_int16(scans.get(name, scans["flair"])[0])) for name in names]
     mask = grid.turn(scans["seg"][0]) > 0 if "seg" in scans else None
@@ -202,7 +213,7 @@ def as_volume(
 
 
 def _int16(voxels: np.ndarray) -> np.ndarray:
-    """As in the file; what is no int16 (derived data) is brought to 0 … 32767, for MRI has no unit."""
+    """Voxels as int16: unchanged if int16 can represent them, else scaled to 0 … 32767, because MRI has no unit."""
     low, high = float(voxels.min()), float(voxels.max())
     if low >= -(2**15) and high < 2**15 and (voxels.dtype.kind in "iu" or np.array_equal(voxels, np.rint(voxels))):
         return voxels.astype(np.int16)
@@ -210,13 +221,13 @@ def _int16(voxels: np.ndarray) -> np.ndarray:
 
 
 def read_volume(folder: Path, clinical: dict, names: Sequence[str] = SEQUENCES) -> Volume:
-    """One patient folder as a Volume; UserError naming the file where one is unreadable or on another grid."""
+    """Read a patient folder as a Volume; UserError if a file is unreadable or is not on the grid of the FLAIR."""
     files = scan_files(folder)
     return as_volume(folder, files, {name: read_scan(path) for name, path in files.items()}, clinical, names)
 
 
 def list_patients(data_dir) -> pd.DataFrame:
-    """A row a patient, sorted: patient, folder, institution, grade (2, 4 or missing). No voxel is read."""
+    """One row per patient, sorted: patient, folder, institution, grade (2, 4 or missing). No voxel is read."""
     folders = patient_folders(data_dir)
     clinical = read_clinical(data_dir)
     names = [folder.name for folder in folders]
@@ -224,14 +235,14 @@ def list_patients(data_dir) -> pd.DataFrame:
 
 
 class Brats(cache.SliceBuilder):
-    """BraTS: one example a slice, slices of a patient in order."""
+    """TFDS builder of BraTS: one example per slice, the slices of a patient in order."""
 
     name = "brats"
     VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES: ClassVar = {"1.1.0": "T2 where the data has it.", "1.0.0": "First version."}
+    RELEASE_NOTES: ClassVar = {"1.1.0": "T2 if the data set has it.", "1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Register for the challenge at https://www.med.upenn.edu/cbica/brats2020/data.html, and unpack the training data into
-    the manual folder, with name_mapping.csv and survival_info.csv where they are.
+    the manual folder. Keep name_mapping.csv and survival_info.csv at their places in the archive.
     """
     IMAGE_DTYPE = np.int16
     IMAGE_CHANNELS = None
@@ -243,20 +254,20 @@ class Brats(cache.SliceBuilder):
 
     @staticmethod
     def source_files(data_dir) -> list[Path]:
-        """What a prepared copy depends on: the scans that are read, and the tables."""
+        """The files that a prepared copy depends on: the scans that are read, and the tables."""
         scans = [path for folder in patient_folders(data_dir) for path in folder.glob("*.nii*") if sequence(path)]
         return scans + table_files(data_dir)
 
     @staticmethod
     def read_volumes(data_dir) -> Iterator[Volume]:
-        """Every patient's volume, straight from the source files."""
+        """Read every patient's volume from the source files."""
         clinical, names = read_clinical(data_dir), sequences(data_dir)
         for row in list_patients(data_dir).itertuples():
             yield read_volume(Path(row.folder), clinical.get(row.patient, {}), names)
 
 
 def time_points(folders: list[Path]) -> list[tuple[str, str]]:
-    """Pairs of scans that the names of 2023 (BraTS-GLI-<patient>-<time point>) give to one patient."""
+    """Pairs of scans of the same patient, by the names of 2023: BraTS-GLI-<patient>-<time point>."""
     pairs = itertools.pairwise(folder.name for folder in folders)
     return [(a, b) for a, b in pairs if re.fullmatch(r"BraTS-.*-\d{3}", a) and a[:-4] == b[:-4]]
 
@@ -265,13 +276,13 @@ BUILDER = Brats
 
 
 def load_volumes(data_dir, cache_dir="", patients=None) -> Iterator[Volume]:
-    """Volumes of a BraTS folder, prepared on first use; all of them or those named in `patients`."""
+    """Volumes of a BraTS folder: all, or those of `patients`. The cache is prepared on first use."""
     folders = patient_folders(data_dir)
     for name in sequences(data_dir):
         missing = [folder.name for folder in folders if name not in scan_files(folder)]
         if missing:
             few = ", ".join(missing[:3]) + ", …" * (len(missing) > 3)
-            cache.warn_once(f"{data_dir}: no {name} of {len(missing)} patients ({few}): FLAIR stands in for it")
+            cache.warn_once(f"no {name} sequence ({len(missing)} patients of {data_dir}: {few}); FLAIR replaces it")
     for first, second in time_points(folders):
-        cache.warn_once(f"{first} and {second} are scans of one patient: splits may leak")
+        cache.warn_once(f"{first} and {second} are scans of the same patient but count as two; splits may leak")
     return cache.load_volumes(Brats, data_dir, cache_dir, patients)

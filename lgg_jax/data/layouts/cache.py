@@ -1,6 +1,6 @@
-"""What the data sets share: the TFDS builder of slices, where it is cached, and volumes read back from it.
+"""Cache of prepared data: the TFDS builder that all layouts share, and the reader of its volumes.
 
-    builder = prepared(LggMri, "kaggle_3m")         # tfds builder; prepared once, then found again by fingerprint
+    builder = prepared(LggMri, "kaggle_3m")         # TFDS builder; prepared once, then identified by its fingerprint
     for volume in load_volumes(LggMri, "kaggle_3m"):
         ...
 """
@@ -32,10 +32,14 @@ from lgg_jax.errors import UserError, disk_full
 def slice_features(image_dtype, channels: int | None) -> tfds.features.FeaturesDict:
     """Features of one slice: image (height, width, channel), mask (height, width, 1) uint8 {0, 1}, patient, clinical.
 
-    `channels` is None where it differs by data set. The mask is (0, 0, 1) where nobody has drawn one.
-    A missing clinical value is 0 in `clinical` and False in `clinical_known`.
+    A slice without a ground-truth mask has a mask of shape (0, 0, 1). A missing clinical value is 0 in `clinical` and
+    False in `clinical_known`.
+
+    Args:
+      image_dtype: NumPy dtype of the image.
+      channels: number of channels; None if it depends on the data set.
     """
-    raw = tfds.features.Encoding.BYTES  # compressed is a third of the size and takes three times as long to prepare
+    raw = tfds.features.Encoding.BYTES  # compression would save two thirds of the space but triple the preparation time
     return tfds.features.FeaturesDict({
         "image": tfds.features.Tensor(shape=(None, None, channels), dtype=image_dtype, encoding=raw),
         "mask": tfds.features.Tensor(shape=(None, None, 1), dtype=np.uint8, encoding=raw),
@@ -49,7 +53,7 @@ def slice_features(image_dtype, channels: int | None) -> tfds.features.FeaturesD
 
 
 def slice_examples(volume: Volume) -> Iterator[tuple[str, dict]]:
-    """Key and example of each slice of a volume, in order."""
+    """Yield the key and the example of each slice of a volume, in order."""
     values = {field: volume.clinical.get(field) for field in FIELDS}
     shared = {
         "patient": volume.patient,
@@ -65,9 +69,10 @@ def slice_examples(volume: Volume) -> Iterator[tuple[str, dict]]:
 
 
 class SliceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A data set with one example a slice. A layout gives `name`, `VERSION`, what follows, and two functions:
+    """TFDS builder with one example per slice.
 
-    `source_files(data_dir)`, the paths that a prepared copy depends on, and `read_volumes(data_dir)`, the volumes.
+    A layout's subclass defines `name`, `VERSION`, the attributes below and two functions: `source_files(data_dir)`
+    returns the paths that a prepared copy depends on, `read_volumes(data_dir)` the volumes.
     """
 
     IMAGE_DTYPE = np.uint8
@@ -79,7 +84,7 @@ class SliceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True, **self.ABOUT)
 
     def _split_generators(self, dl_manager):
-        # One split: which patients train and which test is a file of ours (data/splits.py).
+        # A single TFDS split: the training, validation and test sets are defined in splits.json (data/splits.py).
         return {"slices": self._generate_examples(dl_manager.manual_dir)}
 
     def _generate_examples(self, data_dir):
@@ -88,10 +93,10 @@ class SliceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def patient_table(data_dir, patients: list[str], folders: list[Path], grades: list[float | None]) -> pd.DataFrame:
-    """What each layout's `list_patients` returns; UserError where a patient has two folders."""
+    """The table that `list_patients` of every layout returns; UserError if a patient has two folders."""
     for patient, count in collections.Counter(patients).items():
         if count > 1:
-            raise UserError(f"{data_dir} holds {count} folders of patient {patient}", "keep one of them")
+            raise UserError(f"patient {patient} has {count} folders ({data_dir})", "keep one of them")
     return pd.DataFrame({
         "patient": patients,
         "folder": [str(folder) for folder in folders],
@@ -101,7 +106,11 @@ def patient_table(data_dir, patients: list[str], folders: list[Path], grades: li
 
 
 def unpaired(images: dict, masks: dict) -> Iterator[UserError]:
-    """An error for each image without its mask, and the reverse; both are files by slice."""
+    """Yield an error for each image without a mask and each mask without an image.
+
+    Args:
+      images, masks: files by slice.
+    """
     for index in sorted(images.keys() ^ masks.keys()):
         path, other = (images[index], "mask") if index in images else (masks[index], "image")
         yield UserError(f"{path} has no {other}", "restore the missing file or remove this one")
@@ -109,23 +118,24 @@ def unpaired(images: dict, masks: dict) -> Iterator[UserError]:
 
 @functools.cache
 def warn_once(message: str) -> None:
-    """Logs a warning the first time: the data set is opened several times in a run."""
+    """Log a warning unless it has been logged before: a run opens the data set several times."""
     logging.warning(message)
 
 
 def prepared(builder_class, data_dir, cache_dir="") -> tfds.core.DatasetBuilder:
-    """A builder whose data is on disk, prepared if it was not.
+    """Return a builder whose data is on disk. Prepare the data first if the cache does not have it.
 
-    Each state of each source folder has a cache folder of its own. A preparation works in a private sibling that is
-    renamed when whole, so one that is killed, or runs beside another, leaves nothing half done.
+    Each state of each source folder has its own cache folder. The data is prepared in a temporary folder beside it,
+    which is renamed at the end. Therefore a process that is killed, or a second one that prepares the same data, never
+    leaves an incomplete cache folder.
 
     Args:
       builder_class: a TFDS builder with `source_files(data_dir)`.
-      data_dir: the manual folder.
-      cache_dir: where prepared data is kept; else $LGG_JAX_CACHE, else ~/.cache/lgg_jax.
+      data_dir: the folder of the source files ("manual folder" in TFDS).
+      cache_dir: folder of the prepared data; if empty, $LGG_JAX_CACHE or else ~/.cache/lgg_jax.
 
     Raises:
-      UserError: from reading the source, or when the disk is full.
+      UserError: a source file cannot be read, or the cache cannot be written.
     """
     cache = Path(cache_dir or os.environ.get("LGG_JAX_CACHE") or "~/.cache/lgg_jax").expanduser()
     final = cache / f"{builder_class.name}-{fingerprint(builder_class, data_dir)}"
@@ -136,13 +146,13 @@ def prepared(builder_class, data_dir, cache_dir="") -> tfds.core.DatasetBuilder:
             if isinstance(error, OSError) or disk_full(error):
                 wrong = f"cannot write prepared data to {cache} ({str(error).splitlines()[0]})"
                 another = "config.data.cache_dir" if cache_dir else "LGG_JAX_CACHE"
-                raise UserError(wrong, f"free space there or set {another} to a folder on another disk") from error
+                raise UserError(wrong, f"free disk space or set {another} to a folder on another disk") from error
             raise
     return builder_class(data_dir=final)
 
 
 def fingerprint(builder_class, data_dir) -> str:
-    """16 hexadecimal digits that change with the builder's version, the folder, and any source file's size or time."""
+    """16 hexadecimal digits: a hash of the builder's version, the folder, and each source file's size and time."""
     data_dir = Path(data_dir).resolve()
     digest = hashlib.sha256(f"{builder_class.VERSION} {data_dir}".encode())
     for path in sorted(builder_class.source_files(data_dir)):
@@ -153,7 +163,7 @@ def fingerprint(builder_class, data_dir) -> str:
 
 def _prepare(builder_class, data_dir, final: Path) -> None:
     final.parent.mkdir(parents=True, exist_ok=True)
-    # What killed preparations left; the cache may be a folder that other programs keep theirs in.
+    # Remove the temporary folders of killed preparations. The pattern is strict, as the cache may hold other files.
     for stale in final.parent.glob(f".{builder_class.name}-{'[0-9a-f]' * 16}-????????"):
         if time.time() - stale.stat().st_mtime > 86400:
             shutil.rmtree(stale, ignore_errors=True)
@@ -162,11 +172,11 @@ def _prepare(builder_class, data_dir, final: Path) -> None:
         config = tfds.download.DownloadConfig(manual_dir=Path(data_dir).resolve(), try_download_gcs=False)
         with _quiet():
             builder_class(data_dir=temporary).download_and_prepare(download_config=config)
-        temporary.chmod(0o755)  # mkdtemp's 0o700 would lock a shared cache
+        temporary.chmod(0o755)  # mkdtemp's 0o700 would lock out the other users of a shared cache
         try:
             temporary.rename(final)
         except OSError:
-            if not final.is_dir():  # else another process was first, with the same content
+            if not final.is_dir():  # otherwise another process has prepared the same data
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -174,7 +184,7 @@ def _prepare(builder_class, data_dir, final: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet():
-    """TFDS notes nothing below an error, and shows progress only to somebody at a terminal."""
+    """Make TFDS log errors only, and show its progress bars only on a terminal."""
     verbosity, terminal = logging.get_verbosity(), sys.stderr.isatty()
     logging.set_verbosity(logging.ERROR)
     if not terminal:
@@ -188,10 +198,14 @@ def _quiet():
 
 
 def load_volumes(builder_class, data_dir, cache_dir="", patients=None) -> Iterator[Volume]:
-    """Volumes of a source folder, prepared on first use, in the order of the data set.
+    """Yield the volumes of a source folder, in the order of the data set. The cache is prepared on first use.
 
     Args:
-      patients: ids to read; all when None. An id that is not there raises UserError.
+      builder_class, data_dir, cache_dir: as for `prepared`.
+      patients: ids of the patients to read; None reads all.
+
+    Raises:
+      UserError: a patient is not in the data, or as for `prepared`.
     """
     builder = prepared(builder_class, data_dir, cache_dir)
     with _quiet():
@@ -203,7 +217,7 @@ def load_volumes(builder_class, data_dir, cache_dir="", patients=None) -> Iterat
             seen.add(name)
             yield _volume(name, list(examples))
     if wanted is not None and wanted - seen:
-        raise UserError(f"no such patient in {data_dir}: {', '.join(sorted(wanted - seen))}", "make new splits")
+        raise UserError(f"no such patient in {data_dir}: {', '.join(sorted(wanted - seen))}", "make a new split")
 
 
 def _volume(patient: str, examples: list[dict]) -> Volume:

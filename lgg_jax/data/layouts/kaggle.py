@@ -1,10 +1,11 @@
-"""The kaggle_3m layout of the LGG MRI segmentation data, and its TFDS builder.
+"""kaggle_3m layout of the LGG MRI segmentation data, and its TFDS builder.
 
     list_patients("kaggle_3m")              # DataFrame: patient, folder, institution, grade
     for volume in load_volumes("kaggle_3m"):
         print(volume.patient, volume.image.shape)
 
-A folder a patient (`TCGA_CS_4941_19960909/`), in it slices `…_1.tif` (T1, FLAIR, T1 with contrast) and `…_1_mask.tif`.
+Each patient has a folder (`TCGA_CS_4941_19960909/`) with slices `…_1.tif` (channels T1, FLAIR, T1 with contrast) and
+masks `…_1_mask.tif`.
 """
 
 import re
@@ -23,8 +24,8 @@ from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
 
 FILE_NAME = re.compile(r"_(\d+)(_mask)?\.tif$")
-LOOKS_FOR = "patient folders with *_1.tif and *_1_mask.tif (kaggle_3m)"
-MAX_SLICE = 9999  # a larger number in a file name is no slice number
+EXPECTED_FILES = "patient folders with *_1.tif and *_1_mask.tif (kaggle_3m)"
+MAX_SLICE = 9999  # a larger number in a file name is not a slice number
 _ROOTS = (".", "kaggle_3m", "lgg-mri-segmentation/kaggle_3m")
 
 CITATION = """\
@@ -52,7 +53,7 @@ CITATION = """\
 
 
 class Pair(NamedTuple):
-    """One slice on disk."""
+    """The files of one slice: image and mask."""
 
     index: int
     image: Path
@@ -60,58 +61,68 @@ class Pair(NamedTuple):
 
 
 def find_root(data_dir) -> Path:
-    """The folder that holds the patient folders; the second copy that the Kaggle zip brings is named in a warning."""
+    """The folder of the patient folders. A second copy, as in the Kaggle zip file, is ignored with a warning."""
     roots = find_roots(data_dir)
     for other in roots[1:]:
-        cache.warn_once(f"the data is here twice: using {roots[0]}, ignoring {other}")
+        cache.warn_once(f"two copies of the data: {roots[0]} is used, {other} is ignored")
     return roots[0]
 
 
 def find_roots(data_dir) -> list[Path]:
-    """Where patient folders are: data_dir itself and the two places the Kaggle zip puts them; the first is used."""
+    """Folders with patient folders: data_dir itself, and the two places in the Kaggle zip file. The first one is used.
+
+    Raises:
+      UserError: data_dir does not exist, or there are no patient folders.
+    """
     data_dir = Path(data_dir)
     if not data_dir.is_dir():
         raise UserError(f"no such folder: {data_dir}", "pass the folder that holds the patient folders")
     roots = [data_dir / root for root in _ROOTS if patient_folders(data_dir / root)]
     if not roots:
-        raise UserError(f"no patient folders in {data_dir}", "expected TCGA_CS_4941_19960909/ … with *_mask.tif")
+        remedy = "pass the folder that holds TCGA_CS_4941_19960909/ … with *_mask.tif files"
+        raise UserError(f"no patient folders in {data_dir}", remedy)
     return roots
 
 
-def found(data_dir) -> bool:
-    """Whether this layout is what lies in data_dir."""
+def matches(data_dir) -> bool:
+    """Whether data_dir has this layout."""
     return any(patient_folders(Path(data_dir) / root) for root in _ROOTS)
 
 
 def patient_folders(root: Path) -> list[Path]:
-    """Folders directly in `root` that hold masks, sorted by name; empty when there is no such root."""
+    """Folders with masks directly in `root`, sorted by name; empty if `root` does not exist."""
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     return [folder for folder in folders if next(folder.glob("*_mask.tif"), None)]
 
 
 def patient_id(folder_name: str) -> str:
-    """TCGA_CS_4941_19960909 → TCGA_CS_4941; names without a trailing date stay as they are."""
+    """The folder name without the date: TCGA_CS_4941_19960909 → TCGA_CS_4941. Other names do not change."""
     return re.sub(r"_\d{8}$", "", folder_name)
 
 
 def slice_files(folder: Path) -> tuple[dict[int, Path], dict[int, Path]]:
-    """Images and masks of a patient folder by slice number."""
+    """Images and masks of a patient folder by slice number.
+
+    Raises:
+      UserError: a file name has no slice number or one above MAX_SLICE, or two files have the same number.
+    """
     images, masks = {}, {}
     for path in sorted(folder.glob("*.tif")):
         match = FILE_NAME.search(path.name)
         if not match:
-            raise UserError(f"{path} has no slice number in its name", "name it …_<number>.tif or move it away")
+            raise UserError(f"{path} has no slice number in its name", "rename it to …_<number>.tif or move it away")
         files, index = masks if match[2] else images, int(match[1])
-        if index > MAX_SLICE:  # a date, say
-            raise UserError(f"{path} is slice {index} by its name, above {MAX_SLICE}", "name it …_<number>.tif")
+        if index > MAX_SLICE:  # for example, a date
+            wrong = f"{path} has slice number {index} in its name, but the limit is {MAX_SLICE}"
+            raise UserError(wrong, "rename it to …_<number>.tif")
         if index in files:
-            raise UserError(f"{path} has the slice number of {files[index].name}", "keep one of the two")
+            raise UserError(f"{path} has the same slice number as {files[index].name}", "keep one of the two")
         files[index] = path
     return images, masks
 
 
 def slice_pairs(folder: Path) -> list[Pair]:
-    """Slices of a patient folder in numeric order, 2 before 10; UserError on an image without mask or the reverse."""
+    """Slices of a patient folder in numeric order, 2 before 10; UserError if an image has no mask or the reverse."""
     images, masks = slice_files(folder)
     for error in cache.unpaired(images, masks):
         raise error
@@ -119,24 +130,28 @@ def slice_pairs(folder: Path) -> list[Pair]:
 
 
 def read_tiff(path: Path) -> np.ndarray:
-    """Pixels of a TIFF of at most 4096×4096; truncated, unreadable or larger files raise UserError."""
+    """Read a TIFF file of at most 4096×4096 pixels; UserError if it is truncated, unreadable or larger."""
     return np.asarray(read_image(path, ["TIFF"]))
 
 
 def read_slice(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
-    """Image (height, width, 3) uint8 and mask (height, width) uint8 as stored: tumour where it is above 0."""
+    """Read image (height, width, 3) uint8 and mask (height, width) uint8. In the mask, values above 0 are tumour.
+
+    Raises:
+      UserError: a file is unreadable, or has another dtype or shape.
+    """
     image, mask = read_tiff(pair.image), read_tiff(pair.mask)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        found = f"{image.dtype} of shape {image.shape}"
-        raise UserError(f"{pair.image} holds {found}", "expected uint8 of shape (height, width, 3)")
+        wrong = f"{pair.image} has dtype {image.dtype} and shape {image.shape}"
+        raise UserError(wrong, "save it as uint8 of shape (height, width, 3)")
     if mask.shape != image.shape[:2] or mask.dtype not in (np.uint8, bool):
-        found = f"{mask.dtype} of shape {mask.shape}"
-        raise UserError(f"{pair.mask} holds {found}", f"expected uint8 of shape {image.shape[:2]} as its image")
+        wrong = f"{pair.mask} has dtype {mask.dtype} and shape {mask.shape}"
+        raise UserError(wrong, f"save it as uint8 of shape {image.shape[:2]}, the size of its image")
     return image, mask.astype(np.uint8)
 
 
 def list_patients(data_dir) -> pd.DataFrame:
-    """A row a patient, sorted: patient, folder, institution, grade (2, 3 or missing). No pixel is read."""
+    """One row per patient, sorted: patient, folder, institution, grade (2, 3 or missing). No pixel is read."""
     root = find_root(data_dir)
     clinical = read_clinical(root)
     folders = patient_folders(root)
@@ -146,14 +161,14 @@ def list_patients(data_dir) -> pd.DataFrame:
 
 
 class LggMri(cache.SliceBuilder):
-    """LGG MRI segmentation (Buda et al. 2019): one example a slice, slices of a patient in order."""
+    """TFDS builder of LGG MRI segmentation (Buda et al. 2019): one example per slice, slices of a patient in order."""
 
     name = "lgg_mri"
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "First version."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     1. Sign in at https://www.kaggle.com/datasets/mateuszbuda/lgg-mri-segmentation and download the archive.
-    2. Unzip it into the manual folder, so that kaggle_3m/TCGA_CS_4941_19960909/ is there.
+    2. Unzip it into the manual folder. It must then contain kaggle_3m/TCGA_CS_4941_19960909/.
     The archive holds a second copy under lgg-mri-segmentation/, which is not needed.
     """
     IMAGE_DTYPE = np.uint8
@@ -169,25 +184,26 @@ class LggMri(cache.SliceBuilder):
 
     @staticmethod
     def source_files(data_dir) -> list[Path]:
-        """What a prepared copy depends on: every TIFF and table directly below the root."""
+        """The files that a prepared copy depends on: the tables in the root, and the TIFF files of all patients."""
         root = find_root(data_dir)
         return [*root.glob("*.csv"), *(path for folder in patient_folders(root) for path in folder.glob("*.tif"))]
 
     @staticmethod
     def read_volumes(data_dir) -> Iterator[Volume]:
-        """Every patient's volume, straight from the source files."""
+        """Read every patient's volume from the source files."""
         clinical = read_clinical(find_root(data_dir))
         for row in list_patients(data_dir).itertuples():
             yield read_volume(Path(row.folder), clinical.get(row.patient, {}))
 
 
 def read_volume(folder: Path, clinical: dict) -> Volume:
-    """One patient folder as a Volume: image (slice, height, width, 3) uint8, mask (slice, height, width) bool."""
+    """Read a patient folder as a Volume: image (slice, height, width, 3) uint8, mask (slice, height, width) bool."""
     pairs = slice_pairs(folder)
     images, masks = zip(*map(read_slice, pairs), strict=True)
     for pair, image in zip(pairs, images, strict=True):
         if image.shape != images[0].shape:
-            raise UserError(f"{pair.image} is {image.shape}, slices before it {images[0].shape}", "make them one size")
+            wrong = f"{pair.image} has shape {image.shape}, the slices before it {images[0].shape}"
+            raise UserError(wrong, "make all slices of a patient the same size")
     index = np.array([pair.index for pair in pairs], np.int32)
     return Volume(patient_id(folder.name), np.stack(images), np.stack(masks) > 0, index, clinical)
 
@@ -196,5 +212,5 @@ BUILDER = LggMri
 
 
 def load_volumes(data_dir, cache_dir="", patients=None) -> Iterator[Volume]:
-    """Volumes of a kaggle_3m folder, prepared on first use; all of them or those named in `patients`."""
+    """Volumes of a kaggle_3m folder: all, or those of `patients`. The cache is prepared on first use."""
     return cache.load_volumes(LggMri, data_dir, cache_dir, patients)

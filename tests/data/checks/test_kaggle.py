@@ -1,3 +1,5 @@
+"""Integrity check of the kaggle_3m layout: each kind of damage gives one line."""
+
 import shutil
 import struct
 
@@ -79,28 +81,34 @@ ERRORS = {
         "_2.tif cannot be read as TIFF",
     ),
     "not a TIFF": (lambda root: mask(root).write_bytes(b"text"), "_2_mask.tif cannot be read as TIFF"),
-    "grey image": (lambda root: Image.new("L", (8, 8)).save(image(root)), "_2.tif holds uint8 of shape (8, 8)"),
-    "float image": (lambda root: Image.new("F", (8, 8)).save(image(root)), "_2.tif holds float32"),
+    "one channel": (
+        lambda root: Image.new("L", (8, 8)).save(image(root)),
+        "_2.tif has dtype uint8 and shape (8, 8)",
+    ),
+    "float image": (lambda root: Image.new("F", (8, 8)).save(image(root)), "_2.tif has dtype float32"),
     "mask of another size": (
         lambda root: Image.new("L", (8, 9)).save(mask(root)),
-        "_2_mask.tif holds uint8 of shape (9, 8)",
+        "_2_mask.tif has dtype uint8 and shape (9, 8)",
     ),
-    "sizes within a patient": (resize_slice, "_3.tif is (9, 9), slices before it (8, 8)"),
+    "two sizes in a patient": (resize_slice, "_3.tif has shape (9, 9), the slices before it (8, 8)"),
     "grey levels in a mask": (
         lambda root: change_pixels(lambda pixels: pixels.__setitem__((0, slice(2)), (1, 7)), mask(root)),
-        "_2_mask.tif holds the values 0, 1, 7, 255",
+        "_2_mask.tif contains the values 0, 1, 7, 255",
     ),
     "no number": (lambda root: image(root).rename(root / FIRST / "copy.tif"), "copy.tif has no slice number"),
-    "a date": (lambda root: image(root).rename(root / FIRST / "a_20200101.tif"), "is slice 20200101 by its name"),
-    "a number twice": (lambda root: shutil.copy(image(root), image(root, "02")), "has the slice number of"),
-    "two dates": (lambda root: write_patient(root / "TCGA_CS_0001_20010101", 7), "TCGA_CS_0001 has 2 folders"),
-    "one scan, two patients": (
-        lambda root: copy_patient(root, "TCGA_FG_0003_19990101"),
-        "hold the same pixels (3 such slices of TCGA_CS_0001 and TCGA_FG_0003)",
+    "date as number": (
+        lambda root: image(root).rename(root / FIRST / "a_20200101.tif"),
+        "has slice number 20200101 in its name",
     ),
-    "one slice, two patients": (
+    "same number": (lambda root: shutil.copy(image(root), image(root, "02")), "has the same slice number as"),
+    "two dates": (lambda root: write_patient(root / "TCGA_CS_0001_20010101", 7), "TCGA_CS_0001 has 2 folders"),
+    "same scan in two patients": (
+        lambda root: copy_patient(root, "TCGA_FG_0003_19990101"),
+        "have the same pixels (3 such slices in TCGA_CS_0001 and TCGA_FG_0003)",
+    ),
+    "same slice in two patients": (
         lambda root: shutil.copy(image(root, 1), image(root, 3, SECOND)),
-        "hold the same pixels (1 such slices of TCGA_CS_0001 and TCGA_DU_0002)",
+        "have the same pixels (1 such slices in TCGA_CS_0001 and TCGA_DU_0002)",
     ),
     "malformed table": (
         lambda root: append_row(root, "TCGA_EZ_0009,7,40"),
@@ -108,43 +116,43 @@ ERRORS = {
     ),
 }
 ODD = {
-    "slice lost": (lambda root: rename_slice(root, 2, 5), "no slice 2, 4 of 5"),
-    "many slices lost": (lambda root: rename_slice(root, 2, 999), "no slice 2, 4, 5, 6, 7, 8, … of 999"),
-    "row without folder": (lambda root: append_row(root, "TCGA_EZ_0009,1,40"), "TCGA_EZ_0009 has no folder"),
-    "folder without row": (without_row, "no row for TCGA_DU_0002"),
+    "two slices missing": (lambda root: rename_slice(root, 2, 5), "slices 2, 4 of 5 are missing"),
+    "many slices missing": (lambda root: rename_slice(root, 2, 999), "slices 2, 4, 5, 6, 7, 8, … of 999 are missing"),
+    "row without folder": (lambda root: append_row(root, "TCGA_EZ_0009,1,40"), "TCGA_EZ_0009 has a row but no folder"),
+    "folder without row": (without_row, "TCGA_DU_0002 has no row"),
     "row without values": (
         lambda root: (without_row(root), append_row(root, "TCGA_DU_0002,,")),
         "TCGA_DU_0002 has no clinical value",
     ),
     "no table": (lambda root: (root / "data.csv").unlink(), "data.csv is missing"),
-    "no T1": (lambda root: replace_channels(root, [0]), "FLAIR stands in for T1;"),
-    "no T1 with contrast": (lambda root: replace_channels(root, [2]), "FLAIR stands in for T1 with contrast;"),
-    "FLAIR alone": (lambda root: replace_channels(root, [0, 2]), "FLAIR stands in for T1 and T1 with contrast;"),
+    "no T1": (lambda root: replace_channels(root, [0]), "FLAIR replaces the missing T1 ("),
+    "no T1 with contrast": (lambda root: replace_channels(root, [2]), "replaces the missing T1 with contrast ("),
+    "FLAIR only": (lambda root: replace_channels(root, [0, 2]), "replaces the missing T1 and T1 with contrast ("),
     "no tumour": (
         lambda root: change_pixels(lambda pixels: pixels.fill(0), mask(root)),
-        f"{FIRST}: no tumour in any mask",
+        "no tumour in any mask",
     ),
     "folder without masks": (
         lambda root: ((root / "other").mkdir(), shutil.copy(image(root), root / "other")),
-        "other has images but no masks and is not read",
+        "other has images but no masks and is ignored",
     ),
-    "slice twice in a scan": (lambda root: shutil.copy(image(root, 1), image(root, 3)), "hold the same pixels"),
-    "zip with two trees": (
+    "repeated slice in a scan": (lambda root: shutil.copy(image(root, 1), image(root, 3)), "have the same pixels"),
+    "zip with two copies": (
         lambda root: shutil.copytree(root, root / "lgg-mri-segmentation" / "kaggle_3m"),
-        "lgg-mri-segmentation/kaggle_3m holds the data a second time",
+        "lgg-mri-segmentation/kaggle_3m is a second copy of the data",
     ),
 }
 
 
-def test_whole(tiny, capsys):
+def test_undamaged(tiny, capsys):
     assert run(tiny) == 0
     assert capsys.readouterr().out == "2 patients, 6 slices, 2 with tumour; 0 errors, 0 odd\n"
 
 
 @pytest.mark.parametrize("defect", ERRORS)
 def test_errors(tiny, capsys, defect):
-    spoil, message = ERRORS[defect]
-    spoil(tiny)
+    damage, message = ERRORS[defect]
+    damage(tiny)
     assert run(tiny) == 1
     *lines, summary = capsys.readouterr().out.splitlines()
     (line,) = (line for line in lines if line.startswith("error  "))
@@ -154,15 +162,15 @@ def test_errors(tiny, capsys, defect):
 
 @pytest.mark.parametrize("defect", ODD)
 def test_odd(tiny, capsys, defect):
-    spoil, message = ODD[defect]
-    spoil(tiny)
+    damage, message = ODD[defect]
+    damage(tiny)
     assert run(tiny) == 0
     line, summary = capsys.readouterr().out.splitlines()
     assert line.startswith("odd    ") and message in line and "; " in line
     assert summary.endswith("0 errors, 1 odd")
 
 
-def test_all_defects_are_found_in_one_run(tiny, capsys):
+def test_one_run_reports_all_defects(tiny, capsys):
     mask(tiny, 1).unlink()
     image(tiny, 3).write_bytes(b"")
     change_pixels(lambda pixels: pixels.__setitem__((0, 0), 7), mask(tiny, 2, SECOND))
@@ -171,12 +179,12 @@ def test_all_defects_are_found_in_one_run(tiny, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == "2 patients, 6 slices, 2 with tumour; 3 errors, 1 odd"
 
 
-def test_blank_slices_are_no_duplicates(tiny, capsys):
+def test_blank_slices_are_not_duplicates(tiny, capsys):
     change_pixels(lambda pixels: pixels.fill(0), image(tiny, 1), image(tiny, 1, SECOND))
     assert run(tiny) == 0
 
 
-def test_a_header_that_announces_a_huge_image(tiny, capsys):
+def test_a_header_with_a_huge_image_size(tiny, capsys):
     width = struct.pack("<HHII", 256, 4, 1, 2**31 - 1) + struct.pack("<HHII", 257, 4, 1, 2**31 - 1)
     image(tiny).write_bytes(b"II*\0" + struct.pack("<IH", 8, 2) + width + bytes(4))
     assert run(tiny) == 1
@@ -192,7 +200,7 @@ def test_no_data(tiny, folder, message):
 def test_phantoms(phantoms, capsys):
     assert run(phantoms) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("stands in for ")[1].split(";")[0] for line in lines if "stands in" in line] == [
+    assert [line.split("replaces the missing ")[1].split(" (")[0] for line in lines if "replaces" in line] == [
         "T1 and T1 with contrast", "T1 with contrast", "T1",
     ]  # fmt: skip
     assert "TCGA_CS_0004 has no clinical value" in lines[0]

@@ -1,3 +1,5 @@
+"""kaggle_3m layout: patients, slices, damaged files, and the cache of prepared data."""
+
 import os
 import re
 import shutil
@@ -20,7 +22,7 @@ PATIENT = "TCGA_CS_0001_19990101"
 
 
 def cached(cache):
-    """Names in the cache; hidden ones are preparations that did not end."""
+    """Names in the cache folder. Hidden names are temporary folders of preparations that did not finish."""
     return sorted(path.name for path in cache.iterdir()) if cache.exists() else []
 
 
@@ -36,11 +38,11 @@ def test_root_in_each_place(tiny, tmp_path, place):
     assert kaggle.find_root(tmp_path / "download").resolve() == root
 
 
-def test_the_second_copy_of_the_zip_is_not_read(tiny, tmp_path, caplog):
+def test_the_second_copy_in_the_zip_file_is_ignored(tiny, tmp_path, caplog):
     for place in ("kaggle_3m", "lgg-mri-segmentation/kaggle_3m"):
         shutil.copytree(tiny, tmp_path / "zip" / place)
     assert len(kaggle.list_patients(tmp_path / "zip")) == 2
-    assert "the data is here twice" in caplog.text
+    assert "two copies of the data" in caplog.text
     assert len(list(kaggle.load_volumes(tmp_path / "zip", tmp_path / "cache"))) == 2
 
 
@@ -81,7 +83,7 @@ def test_list_patients(tiny):
 
 def test_one_patient_with_two_dates_is_refused(tiny):
     write_patient(tiny / "TCGA_CS_0001_20010101", seed=5)
-    with pytest.raises(UserError, match="2 folders of patient TCGA_CS_0001"):
+    with pytest.raises(UserError, match="patient TCGA_CS_0001 has 2 folders"):
         kaggle.list_patients(tiny)
 
 
@@ -95,7 +97,7 @@ def truncate(path):
 
 
 @pytest.mark.parametrize(
-    ("name", "spoil", "message"),
+    ("name", "damage", "message"),
     [
         ("_2.tif", truncate, "cannot be read as TIFF"),
         ("_2_mask.tif", truncate, "cannot be read as TIFF"),
@@ -103,18 +105,18 @@ def truncate(path):
         ("_2.tif", lambda path: path.write_bytes(b"II*\0" + b"\xff" * 60), "cannot be read as TIFF"),
         ("_2.tif", lambda path: Image.new("RGB", (8, 8)).save(path, "PNG"), "cannot be read as TIFF"),
         ("_2.tif", lambda path: Image.new("RGB", (4097, 1)).save(path), "4097×1 pixels; 4096×4096 is the limit"),
-        ("_2.tif", lambda path: Image.new("L", (8, 8)).save(path), r"uint8 of shape \(8, 8\)"),
+        ("_2.tif", lambda path: Image.new("L", (8, 8)).save(path), r"dtype uint8 and shape \(8, 8\)"),
         ("_2.tif", lambda path: Image.new("F", (8, 8)).save(path), "float32"),
-        ("_2_mask.tif", lambda path: Image.new("L", (8, 9)).save(path), r"shape \(9, 8\); expected .* \(8, 8\)"),
+        ("_2_mask.tif", lambda path: Image.new("L", (8, 9)).save(path), r"shape \(9, 8\); save it as .* \(8, 8\)"),
         ("_2_mask.tif", lambda path: Image.new("RGB", (8, 8)).save(path), r"shape \(8, 8, 3\)"),
         ("_2_mask.tif", lambda path: path.unlink(), "has no mask"),
         ("_2.tif", lambda path: path.unlink(), "has no image"),
-        ("_02.tif", lambda path: Image.new("RGB", (8, 8)).save(path), "has the slice number of"),
+        ("_02.tif", lambda path: Image.new("RGB", (8, 8)).save(path), "has the same slice number as"),
         ("_a.tif", lambda path: Image.new("RGB", (8, 8)).save(path), "no slice number"),
     ],
 )
-def test_a_bad_file_is_named_and_nothing_stays_in_the_cache(tiny, tmp_path, name, spoil, message):
-    spoil(tiny / PATIENT / f"{PATIENT}{name}")
+def test_the_message_names_the_damaged_file_and_the_cache_stays_empty(tiny, tmp_path, name, damage, message):
+    damage(tiny / PATIENT / f"{PATIENT}{name}")
     with pytest.raises(UserError, match=message) as caught:
         list(kaggle.load_volumes(tiny, tmp_path / "cache"))
     assert PATIENT in str(caught.value)
@@ -125,11 +127,11 @@ def test_a_bad_file_is_named_and_nothing_stays_in_the_cache(tiny, tmp_path, name
 def test_slices_of_two_sizes(tiny):
     Image.new("RGB", (9, 9)).save(tiny / PATIENT / f"{PATIENT}_3.tif")
     Image.new("L", (9, 9)).save(tiny / PATIENT / f"{PATIENT}_3_mask.tif")
-    with pytest.raises(UserError, match=r"_3\.tif is \(9, 9, 3\)"):
+    with pytest.raises(UserError, match=r"_3\.tif has shape \(9, 9, 3\)"):
         kaggle.read_volume(tiny / PATIENT, {})
 
 
-def test_volumes_hold_the_pixels_of_the_files(phantoms):
+def test_volumes_equal_the_pixels_of_the_files(phantoms):
     volumes = list(kaggle.load_volumes(phantoms))
     table = kaggle.list_patients(phantoms)
     assert [volume.patient for volume in volumes] == list(table["patient"])
@@ -142,13 +144,13 @@ def test_volumes_hold_the_pixels_of_the_files(phantoms):
             np.testing.assert_array_equal(volume.mask[pair.index - 1], read(pair.mask) > 0)
 
 
-def test_clinical_values_survive_with_the_missing_ones_missing(phantoms):
+def test_clinical_values_are_stored_and_missing_values_stay_missing(phantoms):
     clinical = kaggle.read_clinical(phantoms)
     assert {volume.patient: volume.clinical for volume in kaggle.load_volumes(phantoms)} == clinical
     assert clinical["TCGA_CS_0004"] == dict.fromkeys(FIELDS)
 
 
-def test_patients_can_be_chosen(phantoms):
+def test_selected_patients(phantoms):
     chosen = ["TCGA_HT_0002", "TCGA_CS_0008"]
     assert sorted(volume.patient for volume in kaggle.load_volumes(phantoms, patients=chosen)) == sorted(chosen)
     with pytest.raises(UserError, match=r"no such patient in .*: nobody"):
@@ -172,9 +174,9 @@ def test_tfds_load(tiny, tmp_path):
     assert "10.1016/j.compbiomed.2019.05.002" in info.citation and "data-usage-policies" in info.description
 
 
-def test_two_folders_and_two_states_of_one_never_mix(tiny, tmp_path):
+def test_each_folder_and_each_state_of_a_folder_has_its_own_cache(tiny, tmp_path):
     cache = tmp_path / "cache"
-    shutil.copytree(tiny, tmp_path / "twin")  # keeps sizes and times
+    shutil.copytree(tiny, tmp_path / "twin")  # preserves sizes and times
     first = next(kaggle.load_volumes(tiny, cache))
     next(kaggle.load_volumes(tmp_path / "twin", cache))
     assert len(cached(cache)) == 2
@@ -192,7 +194,7 @@ def test_prepared_once(tiny, tmp_path, monkeypatch):
     assert cache.prepared(kaggle.LggMri, tiny, tmp_path / "cache").info.splits.total_num_examples == 6
 
 
-def test_nothing_is_printed(tiny, tmp_path, capfd):
+def test_the_preparation_prints_nothing(tiny, tmp_path, capfd):
     list(kaggle.load_volumes(tiny, tmp_path / "cache"))
     assert "\n".join(capfd.readouterr()).strip() == ""
 
@@ -201,7 +203,7 @@ def _load(tiny, cache):
     assert len(list(kaggle.load_volumes(tiny, cache))) == 2
 
 
-def test_another_process_that_is_done_first(tiny, tmp_path, monkeypatch):
+def test_another_process_finishes_the_same_preparation_first(tiny, tmp_path, monkeypatch):
     prepare_one = kaggle.LggMri.download_and_prepare
 
     def overtaken(self, **arguments):
@@ -214,7 +216,7 @@ def test_another_process_that_is_done_first(tiny, tmp_path, monkeypatch):
     assert len(cached(tmp_path / "cache")) == 1
 
 
-def test_a_killed_preparation_is_done_again(tiny, tmp_path):
+def test_a_killed_preparation_is_repeated(tiny, tmp_path):
     program = f"""
 import os
 from lgg_jax.data.layouts import kaggle
@@ -233,10 +235,10 @@ next(kaggle.load_volumes({str(tiny)!r}, {str(tmp_path / "cache")!r}))
     (tiny / "data.csv").touch()
     _load(tiny, tmp_path / "cache")
     assert left not in cached(tmp_path / "cache")
-    assert all(path.is_dir() for path in others), "not ours"
+    assert all(path.is_dir() for path in others), "folders of other programs were removed"
 
 
-def test_a_full_disk_is_said(tiny, tmp_path, monkeypatch):
+def test_a_full_disk(tiny, tmp_path, monkeypatch):
     def full(self, **_):
         raise RuntimeError("ResourceExhaustedError: slices.tfrecord; No space left on device")
 
