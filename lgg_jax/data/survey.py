@@ -1,7 +1,7 @@
-"""A data set measured in one pass: its patients, their tumours, intensities, and one slice of each.
+"""Descriptive statistics of a data set: patients, tumours, intensities, and a sample slice of each patient.
 
-    found = survey(dataset.load_volumes(config.data))
-    found.cases                  # DataFrame, a row a patient
+    result = survey(dataset.load_volumes(config.data))
+    result.cases                 # DataFrame, one row per patient
 """
 
 import dataclasses
@@ -23,19 +23,20 @@ from lgg_jax.data.volume import (
 )
 from lgg_jax.errors import UserError
 
-GRID = 128  # pixels along each side of the maps, over the square around the head
+GRID = 128  # side of the maps in pixels; they cover the square around the head
 
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What was measured, in the order of the data set.
+    """Statistics of a data set; rows are in the order of the data set.
 
     Attributes:
-      cases: a row a patient: patient, institution, the fields of `clinical.FIELDS`, and what `measure` adds.
-      intensities: a row for each sequence that a patient has: patient, institution, sequence, low, median, high.
-      tumour_map, head_map: (128, 128), the share of patients whose tumour or head is at that place of the square
-        around the head, in any slice.
-      samples: FLAIR and mask, each (height, width), of the slice with most tumour of each patient who has one.
+      cases: one row per patient, with the columns that `measure` returns.
+      intensities: one row per patient and sequence, with the columns that `sequence_intensities` returns.
+      tumour_map, head_map: (128, 128) float64, for each position in the square around the head, the share of patients
+        who have tumour (or head) there in any slice.
+      samples: {patient: (FLAIR, mask)}, each (height, width), of the slice with the largest tumour area. Patients
+        without tumour have none.
     """
 
     cases: pd.DataFrame
@@ -46,12 +47,16 @@ class Survey:
 
 
 def survey(volumes: Iterable[Volume]) -> Survey:
-    """One pass over the volumes; of their pixels it keeps one slice a patient."""
+    """Compute the statistics in one pass over the volumes. Only one slice of each patient is kept in memory.
+
+    Raises:
+      UserError: a volume has no mask.
+    """
     cases, intensities, samples = [], [], {}
     tumour_map, head_map = np.zeros((2, GRID, GRID))
     for volume in volumes:
         if volume.mask is None:
-            raise UserError(f"patient {volume.patient} has no mask", "explore describes data that it was drawn for")
+            raise UserError(f"patient {volume.patient} has no mask", "explore needs a mask for every patient")
         head = foreground(volume.image)
         square = find_geometry(volume.image, GRID)
         case = measure(volume, head, square)
@@ -66,13 +71,22 @@ def survey(volumes: Iterable[Volume]) -> Survey:
 
 
 def measure(volume: Volume, head: np.ndarray, square: Geometry) -> dict:
-    """A row of `Survey.cases`.
+    """Measure a volume.
+
+    Args:
+      volume: a volume with a mask.
+      head: (slice, height, width) bool, the mask of the head.
+      square: the square around the head.
 
     Returns:
-      Beside the clinical values: slices, tumour_slices, height, width; tumour_pixels and head_pixels in the whole
-      volume and tumour_share, one by the other; the tumour's centroid as row, column (shares of the square around
-      the head, from the upper left corner) and depth (share of the stack, from its first slice), NaN without tumour;
-      missing, the sequences that repeat FLAIR.
+      A row of `Survey.cases`:
+        patient, institution, and the fields of `clinical.FIELDS`, NaN if missing.
+        slices, tumour_slices: number of slices, and of slices with tumour.
+        height, width: size of a slice in pixels.
+        tumour_pixels, head_pixels: number of pixels in the whole volume; tumour_share is their ratio.
+        row, column: centroid of the tumour as a fraction of the square, from its upper left corner. NaN without tumour.
+        depth: centroid of the tumour as a fraction of the number of slices, from the first slice. NaN without tumour.
+        missing: names of the sequences that equal FLAIR.
     """
     mask = volume.mask
     slices, height, width = mask.shape
@@ -97,25 +111,29 @@ def measure(volume: Volume, head: np.ndarray, square: Geometry) -> dict:
 
 
 def sequence_intensities(volume: Volume, head: np.ndarray, missing: tuple[str, ...]) -> list[dict]:
-    """Quartiles of the head's intensities as stored, for each sequence that is not a copy of FLAIR."""
-    about = {"patient": volume.patient, "institution": institution(volume.patient)}
+    """Quartiles of the intensities in the head, as stored on disk, for each sequence that is not missing.
+
+    Returns:
+      Rows of `Survey.intensities`: patient, institution, sequence, low, median, high.
+    """
+    identity = {"patient": volume.patient, "institution": institution(volume.patient)}
     rows = []
     for channel, name in enumerate(CHANNELS[: volume.image.shape[-1]]):
         if name not in missing and head.any():
             low, median, high = np.percentile(volume.image[..., channel][head], [25, 50, 75])
-            rows.append(about | {"sequence": name, "low": low, "median": median, "high": high})
+            rows.append(identity | {"sequence": name, "low": low, "median": median, "high": high})
     return rows
 
 
 def sample(volume: Volume, square: Geometry) -> tuple[np.ndarray, np.ndarray]:
-    """FLAIR and mask of the slice with most tumour, cut to the square around the head."""
+    """FLAIR and mask of the slice with the largest tumour area, cropped to the square around the head."""
     index = int(volume.mask.sum(axis=(1, 2)).argmax())
     rows = slice(max(square.top, 0), square.top + square.side)
     columns = slice(max(square.left, 0), square.left + square.side)
     planes = volume.image[index, rows, columns, FLAIR], volume.mask[index, rows, columns]
-    return planes[0].copy(), planes[1].copy()  # views would hold the whole volume
+    return planes[0].copy(), planes[1].copy()  # a view would keep the whole volume in memory
 
 
 def _projection(mask: np.ndarray, square: Geometry) -> np.ndarray:
-    """(128, 128) bool: where the square around the head holds any of the mask, seen through all slices."""
+    """The projection of a mask along the slices, on the grid of the maps: (128, 128) bool."""
     return network_masks(mask.any(axis=0)[None], square)[0] >= 0.5

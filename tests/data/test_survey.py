@@ -1,4 +1,4 @@
-"""The survey of a data set: measures worked out by hand."""
+"""Descriptive statistics of a data set, against values computed by hand."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def test_measures_by_hand():
     case = survey.measure(volume, foreground(volume.image), square)
     assert case["tumour_pixels"] == 40 and case["tumour_slices"] == 2 and case["head_pixels"] == 4 * 800
     assert case["tumour_share"] == 40 / 3200
-    assert case["depth"] == 3 / 4  # the middle of the third and fourth of four
+    assert case["depth"] == 3 / 4  # between the third and the fourth of four slices
     assert (square.top, square.left, square.side) == (9, 9, 42)
     assert case["row"] == pytest.approx((14 - 9) / 42) and case["column"] == pytest.approx((22.5 - 9) / 42)
     assert case["grade"] == 2.0 and np.isnan(case["age"]) and case["missing"] == ()
@@ -38,19 +38,19 @@ def test_intensities_are_quartiles_of_the_head():
 
 
 def test_maps_are_shares_of_patients():
-    """Two tumours at the left rim and one at the right, of three patients."""
-    found = survey.survey(head_volume(f"p{i}", left) for i, left in enumerate((20, 20, 35)))
+    """Two of three patients have a tumour on the left, one on the right."""
+    result = survey.survey(head_volume(f"p{i}", left) for i, left in enumerate((20, 20, 35)))
     row = round((14 - 9) / 42 * 128)
     left, right, middle = (round((column - 9) / 42 * 128) for column in (22.5, 37.5, 30))
-    assert found.tumour_map[row, left] == pytest.approx(2 / 3)
-    assert found.tumour_map[row, right] == pytest.approx(1 / 3)
-    assert found.tumour_map[row, middle] == 0
-    assert found.head_map[row, middle] == 1 and found.head_map[row, 2] == 0
-    image, mask = found.samples["p2"]
+    assert result.tumour_map[row, left] == pytest.approx(2 / 3)
+    assert result.tumour_map[row, right] == pytest.approx(1 / 3)
+    assert result.tumour_map[row, middle] == 0
+    assert result.head_map[row, middle] == 1 and result.head_map[row, 2] == 0
+    image, mask = result.samples["p2"]
     assert image.shape == mask.shape == (42, 42) and mask.sum() == 20 and mask[5, 28]
 
 
-def test_without_a_mask_there_is_no_survey():
-    nobody = Volume("p", np.ones((1, 8, 8, 3), np.uint8), None, np.arange(1), {})
+def test_a_volume_without_a_mask_is_refused():
+    unmasked = Volume("p", np.ones((1, 8, 8, 3), np.uint8), None, np.arange(1), {})
     with pytest.raises(UserError, match="patient p has no mask"):
-        survey.survey([nobody])
+        survey.survey([unmasked])
