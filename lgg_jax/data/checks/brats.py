@@ -55,7 +55,7 @@ def _check_tables(report: Report, data_dir, patients: set[str]) -> None:
     unused = sorted(f"{place} ({max(names)})" for place, names in rows.items() if not names & patients)
     if unused:
         wrong = f"{len(unused)} table rows have no patient folder: {first_six(unused)}"
-        report.odd(wrong, "these rows are ignored; restore the folders if they are missing")
+        report.odd(wrong, "restore the folders if they were lost; these rows are ignored")
     from_tcga = sorted(f"{name} ({barcode})" for name, barcode in brats.tcga_ids(data_dir).items() if name in patients)
     if from_tcga:
         wrong = f"{len(from_tcga)} patients are from TCGA and may also be in kaggle_3m: {first_six(from_tcga)}"

@@ -100,7 +100,7 @@ class Report:
         for (first, second), paths in shared.items():
             path, other = paths[0]
             patients = " and ".join(dict.fromkeys((first, second)))
-            wrong = f"{path} and {other} have the same pixels ({len(paths)} such slices in {patients})"
+            wrong = f"{path} and {other} have the same pixels (identical slices in {patients}: {len(paths)})"
             if first == second:
                 self.odd(wrong, "check the scan, and remove one of them if it is a copy")
             else:

@@ -53,7 +53,7 @@ def _check_cases(report: Report, data_dir, images: dict[str, Path], cases: dict[
             report.odd(f"column {column} is ignored ({table})", f"rename it to {column.lower()}")
     unused, missing = [stem for stem in cases if stem not in images], [stem for stem in images if stem not in cases]
     if unused:
-        remedy = "these rows are ignored; restore the images if they are missing"
+        remedy = "restore the images if they were lost; these rows are ignored"
         report.odd(f"no image for {first_six(unused)} ({table})", remedy)
     if missing and cases:
         add = report.error if folder.has_patients(cases) else report.odd

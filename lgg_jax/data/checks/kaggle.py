@@ -18,7 +18,7 @@ def check(report: Report, data_dir) -> None:
     """Read every slice once and add missing, unreadable or inconsistent files to the report."""
     root, *others = kaggle.find_roots(data_dir)
     for other in others:
-        report.odd(f"{other} is a second copy of the data", f"only {root} is used; the copy can be removed")
+        report.odd(f"{other} is a second copy of the data", f"only {root} is used, the copy can be removed")
     folders = kaggle.patient_folders(root)
     _check_folders(report, root, folders)
     _check_clinical(report, root, {kaggle.patient_id(folder.name) for folder in folders})
@@ -50,14 +50,14 @@ def _check_clinical(report: Report, root: Path, patients: set[str]) -> None:
         report.add_exception(error)
         return
     for patient in sorted(clinical.keys() - patients):
-        remedy = "the row is ignored; restore the folder if it is missing"
+        remedy = "restore the folder if it was lost; the row is ignored"
         report.odd(f"patient {patient} has a row but no folder ({path})", remedy)
     for patient in sorted(patients - clinical.keys()):
-        remedy = "all clinical values count as missing; add a row if they are known"
+        remedy = "add a row if the clinical values are known; they count as missing"
         report.odd(f"patient {patient} has no row ({path})", remedy)
     for patient in sorted(patients & clinical.keys()):
         if all(value is None for value in clinical[patient].values()):
-            remedy = "all values count as missing; fill in the row if they are known"
+            remedy = "fill in the row if the values are known; they count as missing"
             report.odd(f"patient {patient} has no clinical value ({path})", remedy)
 
 
@@ -72,7 +72,7 @@ def _check_patient(report: Report, folder: Path) -> None:
     numbers = images.keys() | masks.keys()
     gaps = sorted(set(range(1, max(numbers) + 1)) - numbers)
     if gaps:
-        wrong = f"slices {first_six(gaps)} of {max(numbers)} are missing ({folder})"
+        wrong = f"slices missing between 1 and {max(numbers)}: {first_six(gaps)} ({folder})"
         report.odd(wrong, "restore the files if they were lost")
     report.slices += len(numbers)
     pairs = [kaggle.Pair(index, images[index], masks[index]) for index in sorted(images.keys() & masks.keys())]

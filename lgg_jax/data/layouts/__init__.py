@@ -51,5 +51,5 @@ def find(data_dir) -> tuple[str, Layout]:
     for name, module in LAYOUTS.items():
         if module.matches(data_dir):
             return name, module
-    expected = ", or ".join(module.EXPECTED_FILES for module in LAYOUTS.values())
-    raise UserError(f"no patient folders in {data_dir} and no folder images/", f"pass a folder with {expected}")
+    expected = "; ".join(module.EXPECTED_FILES for module in LAYOUTS.values())
+    raise UserError(f"no patient folders in {data_dir} and no folder images/", f"pass a folder with one of: {expected}")

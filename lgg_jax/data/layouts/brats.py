@@ -31,7 +31,7 @@ from lgg_jax.data.layouts import cache
 from lgg_jax.data.volume import SEQUENCES, Volume
 from lgg_jax.errors import UserError
 
-EXPECTED_FILES = "folders with *_flair.nii.gz or *-t2f.nii.gz (BraTS)"
+EXPECTED_FILES = "patient folders with *_flair.nii.gz or *-t2f.nii.gz (BraTS)"
 TABLES = ("name_mapping*.csv", "survival*.csv")
 GRADES = {"LGG": 2.0, "HGG": 4.0}
 MAX_VOXELS = 512**3

@@ -113,7 +113,7 @@ def unpaired(images: dict, masks: dict) -> Iterator[UserError]:
     """
     for index in sorted(images.keys() ^ masks.keys()):
         path, other = (images[index], "mask") if index in images else (masks[index], "image")
-        yield UserError(f"{path} has no {other}", "restore the missing file or remove this one")
+        yield UserError(f"{path} has no {other}", "restore the missing file or remove this file")
 
 
 @functools.cache

@@ -29,7 +29,7 @@ from lgg_jax.data.layouts import cache
 from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
 
-EXPECTED_FILES = "images/ and masks/ (plain folder)"
+EXPECTED_FILES = "the folders images/ and masks/ (plain folder)"
 FORMATS = ["PNG", "TIFF", "JPEG"]
 NO_PATIENTS = (
     "each file counts as one patient, so splits may leak: "

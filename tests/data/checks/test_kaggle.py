@@ -104,11 +104,11 @@ ERRORS = {
     "two dates": (lambda root: write_patient(root / "TCGA_CS_0001_20010101", 7), "TCGA_CS_0001 has 2 folders"),
     "same scan in two patients": (
         lambda root: copy_patient(root, "TCGA_FG_0003_19990101"),
-        "have the same pixels (3 such slices in TCGA_CS_0001 and TCGA_FG_0003)",
+        "have the same pixels (identical slices in TCGA_CS_0001 and TCGA_FG_0003: 3)",
     ),
     "same slice in two patients": (
         lambda root: shutil.copy(image(root, 1), image(root, 3, SECOND)),
-        "have the same pixels (1 such slices in TCGA_CS_0001 and TCGA_DU_0002)",
+        "have the same pixels (identical slices in TCGA_CS_0001 and TCGA_DU_0002: 1)",
     ),
     "malformed table": (
         lambda root: append_row(root, "TCGA_EZ_0009,7,40"),
@@ -116,8 +116,8 @@ ERRORS = {
     ),
 }
 ODD = {
-    "two slices missing": (lambda root: rename_slice(root, 2, 5), "slices 2, 4 of 5 are missing"),
-    "many slices missing": (lambda root: rename_slice(root, 2, 999), "slices 2, 4, 5, 6, 7, 8, … of 999 are missing"),
+    "two slices missing": (lambda root: rename_slice(root, 2, 5), "slices missing between 1 and 5: 2, 4"),
+    "many slices missing": (lambda root: rename_slice(root, 2, 999), "between 1 and 999: 2, 4, 5, 6, 7, 8, …"),
     "row without folder": (lambda root: append_row(root, "TCGA_EZ_0009,1,40"), "TCGA_EZ_0009 has a row but no folder"),
     "folder without row": (without_row, "TCGA_DU_0002 has no row"),
     "row without values": (

@@ -220,7 +220,8 @@ def test_the_layout_follows_from_the_files(mine, tiny, tmp_path):
     assert dataset.layout(mine) is folder
     assert dataset.layout(tiny).__name__ == "lgg_jax.data.layouts.kaggle"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no folder images/; pass .*_mask\.tif.*_flair\.nii\.gz.*images/ and masks/"):
+    expected = r"no folder images/; pass a folder with .*_mask\.tif.*_flair\.nii\.gz.*images/ and masks/"
+    with pytest.raises(UserError, match=expected):
         dataset.layout(tmp_path / "empty")
     with pytest.raises(UserError, match="no such folder"):
         dataset.layout(tmp_path / "nowhere")
