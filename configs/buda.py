@@ -1,10 +1,11 @@
-"""The protocol of brain-segmentation-pytorch (Buda et al. 2019): soft Dice, Adam 1e-4, batch 16, 100 epochs.
+"""Protocol of brain-segmentation-pytorch (Buda et al. 2019): soft Dice loss, Adam 1e-4, batch size 16, 100 epochs.
 
     python -m lgg_jax train --config=configs/buda.py --workdir=W --config.data.dir=DIR
 
-Its ten validation patients (its seed, 42, over the sorted 110 folders) validate here too, those of them that the data
-has; all others train, so there is no test set: evaluate with --split=validation, whose best step was chosen on the
-same ten. The published 0.82 is another protocol, the mean over 22 folds.
+The validation set is the same ten patients as there (seed 42 over the sorted 110 folders), or those of them that the
+data has. All other patients are used for training. There is no test set: evaluate with --split=validation. This score
+is optimistic, because the best step is chosen on the same patients. The published Dice of 0.82 comes from another
+protocol: it is the mean over 22 folds.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +14,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Scale ±5 %, rotation ±15°, a left-right flip half of the time, every slice as often as any other."""
+    """Scale ±5 %, rotation ±15° and left-right flips with probability 0.5; every slice is sampled equally often."""
     config = default.get_config()
     config.data.crop = False
     config.data.tumour_fraction = 0.0

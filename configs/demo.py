@@ -1,4 +1,4 @@
-"""What launch/demo.sh trains: phantoms of 20 patients, about two minutes on two cores.
+"""Config of launch/demo.sh: training on 20 phantom patients, about two minutes on two CPU cores.
 
     python -m lgg_jax synthesize --output=phantoms --patients=20
     python -m lgg_jax train --config=configs/demo.py --workdir=W --config.data.dir=phantoms
@@ -10,9 +10,10 @@ from configs import default, unet_cpu
 
 
 def get_config() -> ConfigDict:
-    """The CPU preset with 8 features on 64 × 64 pixels."""
+    """configs/unet_cpu.py with 8 features on 64 × 64 pixels."""
     config = unet_cpu.get_config()
-    config.eval = default.get_config().eval  # what suits patients need not suit phantoms, whose tumours have pieces
+    # The post-processing of unet_cpu was chosen for patients. Phantoms differ: their tumours have several components.
+    config.eval = default.get_config().eval
     config.data.size = 64
     config.train.start_size = 0
     config.model.features = 8

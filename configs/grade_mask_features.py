@@ -1,10 +1,11 @@
-"""Grade II or III from shape, place and intensity of the tumour alone: a linear model of all mask features, in seconds.
+"""Linear model of the grade (II or III) from all mask features: shape, location and intensity of the tumour.
 
     python -m lgg_jax train --config=configs/grade_mask_features.py --workdir=W0 --config.data.dir=DIR \
         --config.data.folds=5 --config.data.fold=0
     python -m lgg_jax evaluate --workdir=W0 --workdir=W1 --workdir=W2 --workdir=W3 --workdir=W4    # out of fold
 
-AUC per patient 0.773 [0.661, 0.856], accuracy 0.701 (majority 0.529), out of fold on 87 patients, drawn outlines.
+A training takes seconds. Result per patient, out of fold on 87 patients with ground-truth masks: AUC 0.773 (95 % CI
+0.661 to 0.856), accuracy 0.701 (majority class: 0.529).
 """
 
 from ml_collections import ConfigDict
@@ -14,12 +15,12 @@ from lgg_jax.data.mask_features import FEATURES
 
 
 def get_config() -> ConfigDict:
-    """No feature is picked; a short training with a strong pull towards zero takes the place of picking."""
+    """All features and no feature selection; instead, a short training with strong weight decay."""
     config = default.get_config()
     config.task = "classification"
     config.data.target = "grade"
     config.data.region = "crop"
-    config.data.size = 32  # of a picture that the model does not look at
+    config.data.size = 32  # small, because the model ignores the image
     config.data.tabular = FEATURES
     config.model.name = "linear"
     config.optimizer.name = "adamw"

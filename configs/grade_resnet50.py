@@ -1,10 +1,12 @@
-"""Grade II or III from the tumour: features of a frozen ResNet50, computed once, and a head that trains in seconds.
+"""Classifier of the grade (II or III): a frozen, ImageNet-pretrained ResNet50 and a trained head.
 
     python -m lgg_jax train --config=configs/grade_resnet50.py --workdir=W0 --config.data.dir=DIR \
         --config.model.pretrained=resnet50.safetensors --config.data.folds=5 --config.data.fold=0
     python -m lgg_jax evaluate --workdir=W0 --workdir=W1 --workdir=W2 --workdir=W3 --workdir=W4    # out of fold
 
-AUC per patient 0.617 [0.493, 0.727] out of fold on 87 patients; age and tumour volume alone 0.544 [0.421, 0.662].
+The features of the ResNet50 are computed once; after that, the head trains in seconds. Result per patient, out of fold
+on 87 patients with ground-truth masks: AUC 0.617 (95 % CI 0.493 to 0.727). The baseline, a logistic regression of age
+and tumour volume, has 0.544 (0.421 to 0.662). The AUC is optimistic: five mask features were selected on 69 patients.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +15,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """The square around the tumour, by the drawn mask; see configs/grade_two_stage.py for a mask that is predicted."""
+    """The square around the ground-truth mask; configs/grade_two_stage.py uses predicted masks."""
     config = default.get_config()
     config.task = "classification"
     config.data.target = "grade"

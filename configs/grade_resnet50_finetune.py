@@ -1,7 +1,9 @@
-"""The second phase of configs/grade_resnet50.py: the backbone is trained as well, slowly.
+"""Fine-tuning after configs/grade_resnet50.py: the backbone is trained too, with a tenth of the learning rate.
 
     python -m lgg_jax train --config=configs/grade_resnet50_finetune.py --workdir=W2 --config.data.dir=DIR \
         --config.init_from=W
+
+W is the workdir of the first training. Its split is kept.
 """
 
 from ml_collections import ConfigDict
@@ -10,7 +12,7 @@ from configs import grade_resnet50
 
 
 def get_config() -> ConfigDict:
-    """BatchNorm keeps its ImageNet statistics: slices of one patient are too much alike to replace them."""
+    """The ImageNet statistics of BatchNorm are kept: slices of one patient are too similar to estimate new ones."""
     config = grade_resnet50.get_config()
     config.model.fixed_norm = ("backbone",)
     config.optimizer.frozen = ()

@@ -1,9 +1,10 @@
-"""Grade from predicted masks, as for a new patient: trained and scored on the outlines that a segmentation predicts.
+"""Classifier of the grade on predicted masks, as for a new patient, in training and in evaluation.
 
     python -m lgg_jax train --config=configs/grade_two_stage.py --workdir=W2 --config.data.dir=DIR \
         --config.model.pretrained=resnet50.safetensors --config.data.segmentation_workdir=W
 
-The patients are split as in the segmentation W, so that those tested here were not shown to it.
+W is the workdir of a segmentation run, which predicts the masks. Its split is used here too, so that the test patients
+are held out from both trainings.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +13,7 @@ from configs import grade_resnet50
 
 
 def get_config() -> ConfigDict:
-    """Set config.data.train_masks=true to train on drawn outlines; it is scored on predicted ones all the same."""
+    """configs/grade_resnet50.py on predicted masks; with data.train_masks="true", training uses ground-truth masks."""
     config = grade_resnet50.get_config()
     config.data.train_masks = "predicted"
     return config

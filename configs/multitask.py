@@ -1,4 +1,4 @@
-"""One network for outline and grade: the U-Net with a ResNet50 encoder and a grade head on its deepest features.
+"""One network for segmentation and grade: a U-Net with a ResNet50 encoder and a grade head on its deepest features.
 
     python -m lgg_jax train --config=configs/multitask.py --workdir=W --config.data.dir=DIR \
         --config.model.pretrained=resnet50.safetensors
@@ -10,7 +10,7 @@ from configs import unet_resnet50
 
 
 def get_config() -> ConfigDict:
-    """Both losses; the grade counts on slices with tumour of patients whose grade is known."""
+    """The sum of both losses; the grade loss counts only slices with tumour of patients with a known grade."""
     config = unet_resnet50.get_config()
     config.task = "joint"
     config.data.target = "grade"

@@ -1,10 +1,11 @@
-"""Does a slice show tumour? An ImageNet-pretrained ResNet50, fine-tuned for 18 minutes.
+"""Classifier of tumour presence in a slice: an ImageNet-pretrained ResNet50, fine-tuned for 18 minutes.
 
     python -m lgg_jax convert --source=WEIGHTS --output=resnet50.safetensors
     python -m lgg_jax train --config=configs/presence_resnet50.py --workdir=W --config.data.dir=DIR \
         --config.model.pretrained=resnet50.safetensors
 
-554 steps in 21 minutes: per slice AUC 0.972 [0.955, 0.986], accuracy 0.932, on the 18 test patients of seed 0.
+Result per slice on the 18 test patients of seed 0, after 554 steps in 21 minutes on two CPU cores: AUC 0.972 (95 % CI
+0.955 to 0.986), accuracy 0.932.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +14,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Whole heads of 128 × 128 pixels; the backbone learns at a fifth of the new layers' rate."""
+    """The whole head on 128 × 128 pixels; the learning rate of the backbone is a fifth of that of the new layers."""
     config = default.get_config()
     config.task = "classification"
     config.data.target = "presence"

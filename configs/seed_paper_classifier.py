@@ -1,10 +1,12 @@
-"""The classifier of the report this project started from, with the split that its figures suggest: by slice.
+"""Classifier of tumour presence of the report that this project started from, split by slice as its scores suggest.
 
     python -m lgg_jax train --config=configs/seed_paper_classifier.py --workdir=W --config.data.dir=DIR \
         --config.model.pretrained=resnet50.safetensors
 
-Slices of one patient lie in all sets, so the numbers flatter: configs/presence_resnet50.py has those of new patients.
-The report's: accuracy 0.8804, AUC 0.9543. Add --config.data.split_by=patient for the same network split honestly.
+The report states accuracy 0.8804 and AUC 0.9543. A split by slice leaks, because slices of one patient are in several
+sets. Add --config.data.split_by=patient for a split that does not leak. Results of a smaller version with 128 × 128
+pixels: accuracy 0.898 and AUC 0.958 with the split by slice, 0.832 and 0.914 with the split by patient. Split by
+patient, configs/presence_resnet50.py has 0.932 and 0.972.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +15,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """A frozen ResNet50 and its fully connected layers."""
+    """A frozen ResNet50 and trained fully connected layers."""
     config = default.get_config()
     config.task = "classification"
     config.data.target = "presence"

@@ -1,4 +1,4 @@
-"""A training of seconds, to see that everything works; on phantoms, or any data.
+"""Smoke test: a training that takes seconds, on phantoms or on any other data.
 
     python -m lgg_jax synthesize --output=phantoms --patients=8
     python -m lgg_jax train --config=configs/smoke.py --workdir=W --config.data.dir=phantoms
@@ -10,7 +10,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Forty steps of a U-Net of 4 features on 32 × 32 pixels."""
+    """40 steps of a U-Net with 4 features on 32 × 32 pixels."""
     config = default.get_config()
     config.data.size = 32
     config.data.test_fraction = 0.25

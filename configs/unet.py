@@ -1,8 +1,8 @@
-"""The U-Net of Buda et al. in size (32 features, 256 × 256 pixels), for a GPU or a TPU.
+"""U-Net of the size of Buda et al. 2019 (32 features, 256 × 256 pixels), for a GPU or a TPU.
 
     python -m lgg_jax train --config=configs/unet.py --workdir=W --config.data.dir=DIR
 
-On a TPU or a recent GPU add --config.model.dtype=bfloat16. The preset for a CPU is configs/unet_cpu.py.
+On a TPU or a recent GPU, add --config.model.dtype=bfloat16. For a CPU, use configs/unet_cpu.py.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """100 passes with AdamW, warm-up and cosine, averaged weights."""
+    """100 epochs of AdamW with warm-up, cosine decay and EMA of the weights."""
     config = default.get_config()
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
