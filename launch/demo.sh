@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# From nothing to a picture: environment, phantom patients, two minutes of training, evaluation from the checkpoint.
-#   bash launch/demo.sh          writes demo_output/, which git ignores
+# Demo on synthetic data: installation, phantom patients, two minutes of training, evaluation of the checkpoint.
+#   bash launch/demo.sh          replaces the folder demo_output/, which git ignores
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh
@@ -14,5 +14,5 @@ lgg check --data_dir=demo_output/phantoms
 lgg train --config=configs/demo.py --workdir=demo_output/run --config.data.dir=demo_output/phantoms
 lgg evaluate --workdir=demo_output/run
 echo
-echo "Look at  demo_output/run/eval/test/figures/overlays.png  (phantoms: the numbers say nothing about patients)"
-echo "Curves:  .venv/bin/tensorboard --logdir=demo_output/run/logs"
+echo "Segmentations:   demo_output/run/eval/test/figures/overlays.png  (phantoms: the scores do not apply to patients)"
+echo "Learning curves: .venv/bin/tensorboard --logdir=demo_output/run/logs"

@@ -1,7 +1,7 @@
-# Sourced by demo.sh and test.sh: makes .venv with the newest suitable Python and installs this project into it.
+# Functions that create the virtual environment .venv and install this project into it. Other scripts source this file.
 # shellcheck shell=bash
 
-find_python() {
+find_python() {  # prints the newest suitable Python, 3.13 to 3.11
   local candidate
   for candidate in python3.13 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.13.*/bin/python \
                    python3.12 "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.12.*/bin/python \
@@ -16,13 +16,13 @@ find_python() {
   return 2
 }
 
-make_environment() {  # make_environment EXTRA...: .venv with the project, editable, and these extras
+make_environment() {  # make_environment EXTRA...: create .venv with the project (editable) and these extras
   local python
   if [ ! -x .venv/bin/python ]; then
     python=$(find_python) || exit 2
     "$python" -m venv .venv
   fi
   echo "Python: $(.venv/bin/python --version) in $PWD/.venv"
-  # pip does nothing, in a second or two, where all is installed already.
+  # If everything is installed already, pip changes nothing and takes a second or two.
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".${*:+[$(IFS=,; echo "$*")]}"
 }

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole test suite in an environment of its own:  bash launch/test.sh [pytest arguments]
+# Installation into .venv, lint and the whole test suite:  bash launch/test.sh [pytest arguments]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source launch/environment.sh

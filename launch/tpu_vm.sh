@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice, a process per TPU VM. The same command again goes on, in a new slice if that one is gone.
+# Trains on a Cloud TPU slice with one process per TPU VM. The same command resumes, in a new slice if this one is gone.
 #   bash launch/tpu_vm.sh NAME ZONE SHARE --config=configs/unet.py --workdir=/mnt/lgg/runs/unet \
 #     --config.data.dir=/mnt/lgg/kaggle_3m
-# SHARE is an NFS share (Filestore: 10.0.0.2:/share), mounted as /mnt/lgg on every VM, for the data and the workdir.
+# SHARE is an NFS share (Filestore: 10.0.0.2:/share) with the data and the workdir. Every VM mounts it as /mnt/lgg.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 type=${TPU_TYPE:-v6e-16} version=${TPU_VERSION:-v2-alpha-tpuv6e} options=${TPU_OPTIONS---spot}
@@ -12,25 +12,25 @@ for word in "${@:4}"; do
   case $word in --workdir=/mnt/lgg/*) workdir=${word#*=} ;; esac
 done
 if [ -z "$workdir" ]; then
-  echo "lgg_jax: error: no --workdir=/mnt/lgg/…; bash launch/tpu_vm.sh NAME ZONE SHARE takes the flags of train" >&2
+  echo "lgg_jax: error: no --workdir=/mnt/lgg/…; pass the flags of train after launch/tpu_vm.sh NAME ZONE SHARE" >&2
   exit 2
 fi
 name=$1 zone=$2 share=$3
 tpu() { gcloud compute tpus tpu-vm "$1" "$name" --zone="$zone" "${@:2}"; }
 everywhere() { tpu ssh --worker=all --command="$1"; }
 
-# No state: there is none yet; if it is something else, create will say what.
+# If describe fails, the slice does not exist yet. If it fails for another reason, create reports that reason.
 state=$(tpu describe --format='value(state)' 2>/dev/null) || state=
 case $state in PREEMPTED | TERMINATED) tpu delete --quiet && state= ;; esac
 if [ -z "$state" ]; then
-  # shellcheck disable=SC2086  # several options
+  # shellcheck disable=SC2086  # $options may hold several words
   tpu create --accelerator-type="$type" --version="$version" $options
 fi
 
 everywhere "mkdir -p lgg_jax"
 gcloud compute tpus tpu-vm scp --recurse --worker=all --zone="$zone" \
   lgg_jax configs launch pyproject.toml README.md LICENSE "$name:lgg_jax/"
-# uv brings a Python: that of the VM images is 3.10.
+# uv installs Python 3.13, because the VM images have 3.10.
 everywhere "set -e
 sudo mkdir -p /mnt/lgg
 mountpoint -q /mnt/lgg || {
@@ -42,8 +42,9 @@ cd lgg_jax
 source launch/environment.sh
 make_environment tpu"
 
-# A service outlives this connection, is never there twice, and gets SIGTERM and time to save when the VM shuts down.
-# Locked memory is for the TPU's driver. However this ends, what counts is whether the run has finished.
+# Training is a systemd service: it continues when this connection closes, it cannot start twice, and when the VM shuts
+# down it gets SIGTERM and time to save. The TPU driver needs locked memory. The exit code of this command is ignored,
+# because postprocess.json shows whether training is complete.
 everywhere "cd lgg_jax
 systemctl is-active --quiet lgg_jax ||
   sudo systemd-run --unit=lgg_jax --collect --uid=\$(id -un) --working-directory=\$PWD \
@@ -53,8 +54,8 @@ while systemctl is-active --quiet lgg_jax; do sleep 5; done" || true
 
 stop="gcloud compute tpus tpu-vm delete $name --zone=$zone"
 if ! tpu ssh --worker=0 --command="test -f $(printf %q "$workdir/postprocess.json")"; then
-  echo "lgg_jax: error: not finished; sudo journalctl --unit=lgg_jax on a VM says why. To go on, give the same" \
-    "command again. What is not needed costs money: $stop" >&2
+  echo "lgg_jax: error: training is not finished; read the log (sudo journalctl --unit=lgg_jax on a VM) and run the" \
+    "same command again to resume. The slice costs money until you delete it: $stop" >&2
   exit 1
 fi
-echo "finished. What is not needed costs money: $stop"
+echo "Training is finished. The slice costs money until you delete it: $stop"
