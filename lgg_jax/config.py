@@ -10,6 +10,7 @@ import json
 import os
 import runpy
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 import ml_collections
@@ -209,3 +210,9 @@ def default_fields() -> dict:
 def fields_of(config: ml_collections.ConfigDict) -> dict:
     """Return {"data.size": 256, …}: the fields as config.json has them."""
     return traverse_util.flatten_dict(json.loads(config.to_json()), sep=".")
+
+
+def check_choice(field: str, value: object, choices: Iterable[str]) -> None:
+    """Raise UserError if `value`, the value of `config.<field>`, is not one of `choices`."""
+    if value not in choices:
+        raise UserError(f"config.{field}={value!r} is unknown", f"choose one of {', '.join(choices)}")

@@ -1,4 +1,4 @@
-"""What several networks are built of.
+"""Building blocks that several networks share.
 
     x = ConvBlock(32, normalisation("batch", train, jnp.float32, axis_name), jnp.float32)(x)
 """
@@ -9,19 +9,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lgg_jax.errors import UserError
-
-GROUPS = 8  # of GroupNorm
-# Logit of 0.02, about the share of tumour among all pixels: a training starts at the prior and does not spend its
-# first hundred steps on finding out that most of a head is no tumour (Lin et al. 2017, section 4.1).
+GROUPS = 8  # number of groups of GroupNorm
+# The initial bias of the output: the logit of 0.02, about the fraction of tumour pixels. The predictions start at this
+# prior; otherwise the first hundred steps mainly learn that most pixels are background (Lin et al. 2017, section 4.1).
 PRIOR_LOGIT = -3.9
-# Whole channels of a slice (Tompson et al. 2015, https://arxiv.org/abs/1411.4280): a pixel's neighbours still tell what
-# it said, and to draw each pixel takes a quarter of a training step on a CPU, to draw channels 3 %.
+# Dropout of whole channels (Tompson et al. 2015, https://arxiv.org/abs/1411.4280): neighbouring pixels are correlated,
+# so the network can restore a single dropped pixel. On a CPU, sampling every pixel takes a quarter of a training step,
+# sampling every channel 3 %.
 ChannelDropout = partial(nn.Dropout, broadcast_dims=(1, 2))
 
 
 class ConvBlock(nn.Module):
-    """Twice a 3×3 convolution, normalisation and ReLU; keeps (batch, height, width), changes channels."""
+    """Two layers of 3×3 convolution, normalisation and ReLU: (batch, h, w, c) → (batch, h, w, features)."""
 
     features: int
     norm: nn.Module
@@ -36,10 +35,10 @@ class ConvBlock(nn.Module):
 
 
 class UpConv(nn.Module):
-    """2×2 transposed convolution of stride 2: (batch, h, w, c) → (batch, 2h, 2w, features).
+    """2×2 transposed convolution with stride 2: (batch, h, w, c) → (batch, 2h, 2w, features).
 
-    Its windows do not overlap, so it is one matrix product followed by a reshape; on a CPU that makes the whole
-    training step a third faster than `nn.ConvTranspose`, whose gradient XLA computes with a dilated convolution.
+    Its windows do not overlap, so it is computed as one matrix product and a reshape. On a CPU the whole training step
+    is a third faster than with `nn.ConvTranspose`, whose gradient XLA computes as a dilated convolution.
     """
 
     features: int
@@ -56,15 +55,22 @@ class UpConv(nn.Module):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """2×2 maxima by reshape: (batch, h, w, c) → (batch, h/2, w/2, c); its gradient needs no window search."""
+    """2×2 max pooling by reshape, whose gradient needs no window search: (batch, h, w, c) → (batch, h/2, w/2, c)."""
     batch, height, width, channels = x.shape
     return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
 
 
 def normalisation(kind: str, train: bool, dtype: jnp.dtype, axis_name: str | None):
-    """A constructor for BatchNorm (statistics averaged over `axis_name` while training) or GroupNorm."""
-    if kind == "batch":
-        return partial(nn.BatchNorm, not train, momentum=0.9, epsilon=1e-5, dtype=dtype, axis_name=axis_name)
-    if kind == "group":
-        return partial(nn.GroupNorm, num_groups=GROUPS, epsilon=1e-5, dtype=dtype)
-    raise UserError(f"config.model.norm={kind!r} is not known", "use 'batch' or 'group'")
+    """A constructor of a normalisation layer.
+
+    Args:
+      kind: "batch" for BatchNorm, "group" for GroupNorm.
+      train: whether BatchNorm uses the statistics of the batch, averaged over `axis_name`, and updates the running
+        statistics. Otherwise it uses the running statistics.
+      dtype: dtype of the computation.
+      axis_name: a mapped axis, or None.
+    """
+    return {
+        "batch": partial(nn.BatchNorm, not train, momentum=0.9, epsilon=1e-5, dtype=dtype, axis_name=axis_name),
+        "group": partial(nn.GroupNorm, num_groups=GROUPS, epsilon=1e-5, dtype=dtype),
+    }[kind]

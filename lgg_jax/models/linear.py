@@ -10,16 +10,19 @@ import jax.numpy as jnp
 import ml_collections
 
 
-def create(_config: ml_collections.ConfigDict, _dtype: jnp.dtype, _axis_name: str | None, _fixed_norm) -> "Linear":
-    """The `Linear` model. It has nothing to configure."""
-    return Linear()
-
-
 class Linear(nn.Module):
-    """Logit of a slice as a weighted sum of clinical values and mask features; the slice is not looked at.
+    """The logit of a slice, a weighted sum of clinical values and mask features.
 
-    The weights start at zero, so that a short training keeps the weights of uninformative features near it.
+    The weights start at zero, so that a short training keeps the weights of uninformative features near it. The number
+    of parameters is the number of values + 1.
     """
+
+    @classmethod
+    def create(
+        cls, _config: ml_collections.ConfigDict, _dtype: jnp.dtype, _axis_name: str | None, _fixed_norm: tuple[str, ...]
+    ) -> "Linear":
+        """The model; it has nothing to configure."""
+        return cls()
 
     @nn.compact
     def __call__(self, image: jax.Array, clinical: jax.Array, train: bool) -> jax.Array:

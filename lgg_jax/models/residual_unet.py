@@ -4,33 +4,25 @@
     variables = model.init(jax.random.key(0), jnp.zeros((1, 256, 256, 3)), train=False)
     logits = model.apply(variables, images, train=False)     # (batch, height, width)
 
-Blocks are pre-activation residual units (He et al. 2016, https://arxiv.org/abs/1603.05027). As in the paper, the
-encoder halves the grid by stride and the decoder doubles it by repetition. At 64 features and 4 levels, the paper's
-size, it has 8,216,769 parameters, 430,272 of them in the 1×1 convolutions of the shortcuts; the paper states 7.8
-million.
+The blocks are pre-activation residual units (He et al. 2016, https://arxiv.org/abs/1603.05027). As in the paper, the
+encoder downsamples by strided convolutions, and the decoder upsamples by repeating pixels. With the 64 features and 4
+levels of the paper, the network has 8,216,769 parameters, 430,272 of them in the 1×1 convolutions of the shortcuts. The
+paper states 7.8 million.
 """
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 
 from lgg_jax.models.resnet import subsample
 from lgg_jax.models.unet import UNet
 
 
-def create(
-    config: ml_collections.ConfigDict, dtype: jnp.dtype, axis_name: str | None, fixed_norm: tuple[str, ...]
-) -> "ResidualUNet":
-    """The `ResidualUNet` that `config.model` describes."""
-    return ResidualUNet(config.features, config.levels, config.norm, config.dropout, dtype, axis_name, fixed_norm)
-
-
 class ResidualUnit(nn.Module):
     """y = P x + conv(relu(norm(conv(relu(norm(x)))))): (batch, h, w, c) → (batch, h/stride, w/stride, features).
 
-    P, a 1×1 convolution, matches channels and stride. Where the input is an image (`activate` is False), the first
-    normalisation and ReLU are left out, as in the paper.
+    P is a 1×1 convolution that matches the channels and the stride. If the input is an image (`activate` is False), the
+    first normalisation and ReLU are omitted, as in the paper.
     """
 
     features: int
@@ -53,18 +45,18 @@ class ResidualUnit(nn.Module):
 
 
 class ResidualUNet(UNet):
-    """Logits of tumour for every pixel; the attributes are those of `UNet`."""
+    """Tumour logits for every pixel; the attributes are those of `UNet`."""
 
     def encode(self, x: jax.Array, level: int, train: bool) -> jax.Array:
-        """(batch, h, w, c) → (batch, h, w, width of the level) at level 0, half of the sides at the others."""
+        """(batch, h, w, c) → (batch, h, w, width) at level 0, (batch, h/2, w/2, width) at the others."""
         return self._unit(f"encoder{level}", level, train, stride=2 if level else 1, activate=level > 0)(x)
 
     def upsample(self, x: jax.Array, _level: int) -> jax.Array:
-        """(batch, h, w, c) → (batch, 2h, 2w, c): each pixel four times."""
+        """(batch, h, w, c) → (batch, 2h, 2w, c): each pixel is repeated twice along both axes."""
         return x.repeat(2, axis=1).repeat(2, axis=2)
 
     def decode(self, x: jax.Array, level: int, train: bool) -> jax.Array:
-        """(batch, h, w, c) → (batch, h, w, width of the level)."""
+        """(batch, h, w, c) → (batch, h, w, width)."""
         return self._unit(f"decoder{level}", level, train, stride=1, activate=True)(x)
 
     def _unit(self, name: str, level: int, train: bool, stride: int, activate: bool) -> ResidualUnit:

@@ -4,8 +4,9 @@
     variables = model.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), train=False)
     stem, *stages = model.apply(variables, images, train=False)     # strides 2; 4, 8, 16, 32
 
-Padding is explicit, as in the networks whose weights `pretrained` reads: SAME would shift every strided convolution
-by a pixel. 25,557,032 parameters with the 1000-class layer, 23,508,032 without.
+Padding is explicit, as in the networks whose weights are converted (lgg_jax/weights); with SAME padding, every strided
+convolution would be shifted by a pixel. The network has 25,557,032 parameters with the layer for the 1000 classes of
+ImageNet, and 23,508,032 without it.
 """
 
 from collections.abc import Callable
@@ -21,19 +22,12 @@ WIDTHS = (64, 128, 256, 512)
 EXPANSION = 4
 
 
-def create(
-    config: ml_collections.ConfigDict, dtype: jnp.dtype, axis_name: str | None, fixed_norm: tuple[str, ...]
-) -> "ResNet50":
-    """The backbone that `config.model` describes; of `fixed_norm` it gets its own parts ("backbone/stage1_block0")."""
-    parts = tuple(name.removeprefix("backbone/") for name in fixed_norm if "/" in name)
-    return ResNet50(config.stride_on_first, 0, config.norm_epsilon, dtype, axis_name, parts)
-
-
 class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolution around a shortcut: (batch, h, w, c) → (batch, h/stride, w/stride, 4·width).
+    """Residual block of 1×1, 3×3 and 1×1 convolutions: (batch, h, w, c) → (batch, h/stride, w/stride, 4·width).
 
-    A first block (`project`) has a 1×1 convolution on its shortcut. `stride_on_first` puts the stride on the first
-    1×1 convolution, as the paper and Keras have it ("v1"); else it is on the 3×3, as in torchvision ("v1.5").
+    The first block of a stage (`project`) has a 1×1 convolution in its shortcut. The stride is in the first 1×1
+    convolution if `stride_on_first`, as in the paper and in Keras ("v1"), else in the 3×3 convolution, as in
+    torchvision ("v1.5").
     """
 
     width: int
@@ -59,12 +53,15 @@ class Bottleneck(nn.Module):
 
 
 def _matrix_product(x: jax.Array, kernel: jax.Array, *_, **__) -> jax.Array:
-    """A 1×1 convolution as linen calls it. On a CPU this makes the training step a third faster than XLA's own."""
+    """1×1 convolution with the signature that linen expects. On a CPU it makes the training step a third faster."""
     return jnp.einsum("bhwc,cf->bhwf", x, kernel[0, 0])
 
 
 def subsample(x: jax.Array, stride: int) -> jax.Array:
-    """Every `stride`-th pixel: what a strided 1×1 convolution sees, without the dilated one of its gradient."""
+    """Every `stride`-th pixel along both axes.
+
+    A 1×1 convolution of these pixels equals a strided 1×1 convolution, but its gradient needs no dilated convolution.
+    """
     return x[:, ::stride, ::stride] if stride > 1 else x
 
 
@@ -72,12 +69,12 @@ class ResNet50(nn.Module):
     """Feature maps of an image, or the logits of its class.
 
     Attributes:
-      stride_on_first: where a stage's stride lies, see `Bottleneck`; the weights decide.
-      num_classes: 0 for feature maps; else pooling and a layer `head` of this many logits.
-      epsilon: of BatchNorm; the weights decide.
-      dtype: of the computation; parameters and logits stay float32.
-      axis_name: the mapped axis over which BatchNorm averages, None outside of one.
-      fixed_norm: names of parts ("norm_stem", "stage1_block0", …) whose BatchNorm keeps its statistics while training.
+      stride_on_first: position of the stride, see `Bottleneck`; the weights determine it.
+      num_classes: 0 to return feature maps; otherwise pooling and a layer `head` with this many logits are added.
+      epsilon: epsilon of BatchNorm; the weights determine it.
+      dtype: dtype of the computation; parameters and logits are float32.
+      axis_name: the mapped axis that BatchNorm averages over, None outside a mapped function.
+      fixed_norm: parts ("norm_stem", "stage1_block0", …) whose BatchNorm statistics are fixed during training.
     """
 
     stride_on_first: bool
@@ -87,12 +84,30 @@ class ResNet50(nn.Module):
     axis_name: str | None = None
     fixed_norm: tuple[str, ...] = ()
 
+    @classmethod
+    def create(
+        cls, config: ml_collections.ConfigDict, dtype: jnp.dtype, axis_name: str | None, fixed_norm: tuple[str, ...]
+    ) -> "ResNet50":
+        """The backbone that `config.model` describes.
+
+        Args:
+          fixed_norm: modules of the whole network; "backbone/stage1_block0" applies to the part "stage1_block0".
+        """
+        parts = tuple(name.removeprefix("backbone/") for name in fixed_norm if "/" in name)
+        return cls(config.stride_on_first, 0, config.norm_epsilon, dtype, axis_name, parts)
+
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> list[jax.Array] | jax.Array:
-        """(batch, height, width, channel), normalised as the weights expect it → maps or logits.
+        """Compute feature maps or logits.
 
-        Maps: five, at strides 2, 4, 8, 16, 32 with 64, 256, 512, 1024, 2048 channels, (batch, h, w, channel) of
-        `dtype`; the first is the stem's before its pooling. Logits: (batch, num_classes) float32.
+        Args:
+          image: (batch, height, width, channel), normalised as the weights expect.
+          train: whether BatchNorm uses and updates the statistics of the batch.
+
+        Returns:
+          Five feature maps (batch, h, w, channel) of `dtype` at strides 2, 4, 8, 16, 32 with 64, 256, 512, 1024, 2048
+          channels; the first is the output of the stem before its pooling. With `num_classes`, the logits
+          (batch, num_classes) float32 instead.
         """
         conv = partial(nn.Conv, use_bias=False, padding=0, kernel_init=nn.initializers.he_normal(), dtype=self.dtype)
 

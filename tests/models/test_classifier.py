@@ -1,15 +1,16 @@
-"""The classifier and what weights expect of it: head, clinical values, frozen parts, and the config that says so."""
+"""Classifier: head, clinical values, frozen parts, and the input that pretrained weights expect."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_variables import count, random_variables, same, shapes
 
 from configs import default
 from lgg_jax import models
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.errors import UserError
-from lgg_jax.models.classifier import Head, as_expected
+from lgg_jax.models.classifier import Head, backbone_input
 from lgg_jax.training.start import resolve
 from lgg_jax.weights.pretrained import from_zscore, read_pretrained
 
@@ -32,40 +33,27 @@ def model(small_resnet):
 
 @pytest.fixture(scope="module")
 def variables(model):
-    """Random, without the model's own initialisers, which take long to compile."""
-    shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), IMAGES, CLINICAL, train=False))
-    rng = np.random.default_rng(1)
-
-    def values(path, leaf):
-        drawn = rng.normal(scale=0.3, size=leaf.shape)
-        return np.float32(0.5 + np.abs(drawn) if path[-1].key == "var" else drawn)
-
-    return jax.tree.map_with_path(values, shapes)
-
-
-def same(first, second) -> bool:
-    return jax.tree.all(jax.tree.map(np.array_equal, first, second))
+    return random_variables(model, IMAGES, CLINICAL, train=False)
 
 
 @pytest.mark.parametrize("order, scale, expected", [
     ("RGB", (1.0, 1.0, 1.0), [1, 2, 3]), ("RGB", (2.0, 3.0, 4.0), [2, 6, 12]), ("BGR", (2.0, 3.0, 4.0), [6, 6, 4]),
 ])  # fmt: skip
-def test_slices_as_weights_expect_them(order, scale, expected):
+def test_channel_order_and_scale_of_the_backbone_input(order, scale, expected):
     image = np.broadcast_to(np.float32([1, 2, 3]), (1, 2, 2, 3))
-    np.testing.assert_array_equal(as_expected(image, order, scale)[0, 0, 0], expected)
+    np.testing.assert_array_equal(backbone_input(image, order, scale)[0, 0, 0], expected)
 
 
 def test_number_of_parameters(monkeypatch):
     monkeypatch.setattr("lgg_jax.models.resnet.BLOCKS", (3, 4, 6, 3))
     monkeypatch.setattr("lgg_jax.models.resnet.WIDTHS", (64, 128, 256, 512))
     full = models.create_model(config(**{"model.hidden": (256,)}).model)
-    shapes = jax.eval_shape(lambda: full.init(jax.random.key(0), IMAGES, CLINICAL, train=False))["params"]
-    count = {name: sum(leaf.size for leaf in jax.tree.leaves(part)) for name, part in shapes.items()}
-    # A layer of 256 with its normalisation, the clinical layer of 16, and one logit of both.
-    assert count == {"backbone": 23_508_032, "head": 2048 * 256 + 2 * 256 + (5 + 1) * 16 + 256 + 16 + 1}
+    sizes = {name: count(part) for name, part in shapes(full, IMAGES, CLINICAL, train=False)["params"].items()}
+    # A layer of 256 with its normalisation, the clinical layer of 16, and one logit from both.
+    assert sizes == {"backbone": 23_508_032, "head": 2048 * 256 + 2 * 256 + (5 + 1) * 16 + 256 + 16 + 1}
 
 
-def test_from_image_to_features_to_logits(model, variables):
+def test_logits_of_an_image_equal_those_of_its_features(model, variables):
     features = model.apply(variables, IMAGES, method=model.features)
     assert features.shape == (4, 32) and features.dtype == jnp.float32
     backbone = {name: part["backbone"] for name, part in variables.items()}
@@ -76,24 +64,24 @@ def test_from_image_to_features_to_logits(model, variables):
     np.testing.assert_allclose(logits, model.apply(variables, features, CLINICAL, train=False), rtol=1e-5)
 
 
-def test_clinical_values_reach_the_logits():
+def test_the_logits_depend_on_clinical_values():
     head, features = Head((6,), 0.0, None), IMAGES.reshape(4, -1)[:, :8]
     variables = head.init(jax.random.key(0), features, CLINICAL, False)
     logits = head.apply(variables, features, CLINICAL, False)
     moved = head.apply(variables, features, CLINICAL + np.eye(4, 5)[[0]], False)
     assert (np.abs(moved - logits) > 1e-4).any()
     gradient = jax.grad(lambda values: head.apply(variables, features, values, False).sum())(CLINICAL)
-    assert (np.abs(gradient).max(axis=1) > 0).all(), "every row has its own"
+    assert (np.abs(gradient).max(axis=1) > 0).all(), "every row depends on its own values"
 
 
-def test_without_clinical_values_there_is_no_layer_for_them():
+def test_without_clinical_values_the_head_has_no_layer_for_them():
     head, features = Head((6,), 0.0, None), IMAGES.reshape(4, -1)[:, :8]
     variables = head.init(jax.random.key(0), features, np.zeros((4, 0)), False)
     assert set(variables["params"]) == {"dense0", "norm0", "output"}
     assert head.apply(variables, features, np.zeros((4, 0)), False).shape == (4,)
 
 
-def test_head_by_hand():
+def test_head_against_values_computed_by_hand():
     head, features = Head((), 0.0, None), np.float32([[1, 2], [3, 4]])
     params = {"clinical": {"kernel": np.eye(1, 16, dtype=np.float32), "bias": np.zeros(16, np.float32)},
               "output": {"kernel": np.arange(18, dtype=np.float32)[:, None], "bias": np.float32([0.5])}}  # fmt: skip
@@ -107,7 +95,7 @@ def train(model, variables, key=0):
     return np.asarray(logits), updated["batch_stats"]
 
 
-def test_training_moves_statistics_and_drops_units(model, variables):
+def test_training_updates_statistics_and_applies_dropout(model, variables):
     (first, stats), (second, _), (again, _) = (train(model, variables, key) for key in (0, 1, 0))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - second).max() > 1e-3
@@ -116,36 +104,36 @@ def test_training_moves_statistics_and_drops_units(model, variables):
 
 
 @pytest.mark.parametrize("fields, frozen", [({"model.fixed_norm": ("backbone",)}, ()), ({}, ("backbone",))])
-def test_statistics_of_a_fixed_or_frozen_backbone_stay(variables, fields, frozen):
+def test_statistics_of_a_fixed_or_frozen_backbone_are_unchanged(variables, fields, frozen):
     _, stats = train(models.create_model(config(**fields).model, frozen=frozen), variables)
     assert same(stats["backbone"], variables["batch_stats"]["backbone"])
     assert not same(stats["head"], variables["batch_stats"]["head"])
 
 
-def test_features_pass_the_backbone_by(model, variables):
-    """And its statistics come out as they went in, so that a checkpoint has them."""
+def test_input_features_bypass_the_backbone(model, variables):
+    """The statistics of the backbone are returned unchanged, so that a checkpoint contains them."""
     rngs = {"dropout": jax.random.key(0)}
     _, updated = model.apply(variables, np.ones((4, 32)), CLINICAL, train=True, mutable=["batch_stats"], rngs=rngs)
     assert same(updated["batch_stats"]["backbone"], variables["batch_stats"]["backbone"])
     assert not same(updated["batch_stats"]["head"], variables["batch_stats"]["head"])
 
 
-def test_a_config_says_what_its_weights_expect(weights, tmp_path):
+def test_a_resolved_config_contains_what_its_weights_expect(weights, tmp_path):
     resolved = resolve(config(**{"model.pretrained": str(weights)}))
     weights = read_pretrained(weights)
     model = models.create_model(resolved.model)
     assert (model.backbone.stride_on_first, model.backbone.epsilon, model.input_order) == (True, 1e-3, "BGR")
-    seen = as_expected(IMAGES, model.input_order, model.input_scale)
+    seen = backbone_input(IMAGES, model.input_order, model.input_scale)
     np.testing.assert_allclose(seen, from_zscore(IMAGES, weights), rtol=1e-6)
-    assert np.abs(seen).mean() > 10, "Keras's range"
-    # As a workdir keeps it.
+    assert np.abs(seen).mean() > 10, "the range of Keras"
+    # The same after a workdir has stored it.
     workdir_lib.begin(tmp_path, resolved, {}, 1)
     assert models.create_model(workdir_lib.read_config(tmp_path).model) == model
     workdir_lib.check(tmp_path, resolve(resolved))
 
 
-def test_a_second_phase_expects_what_the_first_did(weights, tmp_path):
-    """Its weights are those of the first: the file that they once came from need not be named again."""
+def test_a_fine_tuning_run_has_the_input_of_the_first_run(weights, tmp_path):
+    """It starts from the weights of the first run, so its config need not name the file of pretrained weights again."""
     first = resolve(config(**{"model.pretrained": str(weights)}))
     workdir_lib.begin(tmp_path, first, {}, 1)
     second = resolve(config(init_from=str(tmp_path)))
@@ -154,14 +142,14 @@ def test_a_second_phase_expects_what_the_first_did(weights, tmp_path):
     workdir_lib.check(tmp_path / "second", resolve(config(init_from=str(tmp_path))))
 
 
-def test_without_weights_a_config_stays_as_it_is():
+def test_without_weights_a_config_is_unchanged():
     for name in ("classifier", "unet", "unet_resnet50"):
         plain = config(**{"model.name": name})
         assert resolve(plain) == plain
 
 
 @pytest.mark.parametrize("fields, message", [
-    ({"model.name": "vgg"}, "config.model.name='vgg' is not known; use one of unet, unet_resnet50, classifier"),
+    ({"model.name": "vgg"}, "config.model.name='vgg' is unknown; choose one of unet, unet_resnet50, classifier"),
     ({"model.name": "unet", "model.pretrained": "w"}, "config.model.name='unet' has no pretrained part"),
     ({"data.context": 1}, "config.data.context=1: .* takes 3 channels"),
     ({"data.channels": ("flair", "t2")}, r"\('flair', 't2'\): config.model.name='classifier' takes 3 channels"),
@@ -172,6 +160,6 @@ def test_without_weights_a_config_stays_as_it_is():
     ({"model.pretrained": "nowhere.safetensors"}, "cannot read nowhere.safetensors"),
     ({"init_from": "nowhere"}, "cannot read nowhere/config.json"),
 ])  # fmt: skip
-def test_what_a_user_can_mend(fields, message):
+def test_errors_that_a_user_can_fix(fields, message):
     with pytest.raises(UserError, match=message):
         resolve(config(**fields))

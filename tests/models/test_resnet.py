@@ -1,4 +1,4 @@
-"""ResNet50: its size to the unit, its stem and blocks against scipy, BatchNorm across devices."""
+"""ResNet50: number of parameters, stem and blocks against scipy, BatchNorm over several devices."""
 
 from functools import partial
 
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_variables import count, random_variables, shapes
 from scipy import signal
 
 from lgg_jax.models.resnet import Bottleneck, ResNet50
@@ -16,20 +17,8 @@ def images(batch=2, height=32, width=32, channels=3) -> jax.Array:
     return jnp.asarray(np.random.default_rng(0).normal(size=(batch, height, width, channels)), jnp.float32)
 
 
-def random_variables(module: nn.Module, *args, **kwargs) -> dict:
-    """Without the module's own initialisers, which take long to compile; variances are positive."""
-    shapes = jax.eval_shape(lambda key: module.init(key, *args, **kwargs), jax.random.key(0))
-    rng = np.random.default_rng(1)
-
-    def values(path, leaf):
-        drawn = rng.normal(scale=0.3, size=leaf.shape)
-        return jnp.float32(0.5 + np.abs(drawn) if path[-1].key == "var" else drawn)
-
-    return jax.tree.map_with_path(values, shapes)
-
-
 def convolved(x: np.ndarray, kernel: np.ndarray, stride: int = 1) -> np.ndarray:
-    """Zeros around, so that the kernel's middle meets every pixel, then every `stride`-th of them."""
+    """Convolution with zero padding, so that the kernel is centred on every pixel, then every `stride`-th pixel."""
     pad = kernel.shape[0] // 2
     x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     planes = [
@@ -48,15 +37,15 @@ def normalised(x: np.ndarray, params: dict, stats: dict, epsilon: float) -> np.n
 @pytest.mark.parametrize("stride_on_first", [True, False])
 def test_number_of_parameters(stride_on_first, num_classes, expected):
     model = ResNet50(stride_on_first, num_classes)
-    variables = jax.eval_shape(partial(model.init, train=False), jax.random.key(0), images())
-    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == expected
-    assert sum(leaf.size for leaf in jax.tree.leaves(variables["batch_stats"])) == 53_120
+    variables = shapes(model, images(), train=False)
+    assert count(variables["params"]) == expected
+    assert count(variables["batch_stats"]) == 53_120
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("stride_on_first", [True, False])
-def test_maps_of_an_image_of_four_channels(stride_on_first, dtype):
+def test_feature_maps_of_a_four_channel_image(stride_on_first, dtype):
     model = ResNet50(stride_on_first, dtype=dtype)
     run = partial(model.init_with_output, train=False)
     maps, variables = jax.eval_shape(run, jax.random.key(0), images(2, 64, 96, 4))
@@ -68,14 +57,14 @@ def test_maps_of_an_image_of_four_channels(stride_on_first, dtype):
     assert variables["params"]["conv_stem"]["kernel"].shape == (7, 7, 4, 64)
 
 
-def test_logits_stay_float32():
+def test_logits_are_float32():
     model = ResNet50(True, num_classes=1000, dtype=jnp.bfloat16)
     logits, _ = jax.eval_shape(partial(model.init_with_output, train=False), jax.random.key(0), images())
     assert logits.shape == (2, 1000) and logits.dtype == jnp.float32
 
 
 def test_stem_against_scipy():
-    """Three zeros on every side: SAME would put two before and three after, and move the map by a pixel."""
+    """Padding: three zeros on every side. SAME pads two before and three after, which shifts the map by a pixel."""
     model, x = ResNet50(True, epsilon=0.1), images(1)
     variables = random_variables(model, x, train=False)
     stem = jax.jit(lambda v: model.apply(v, x, train=False)[0])(variables)
@@ -104,21 +93,21 @@ def test_bottleneck_against_scipy(stride_on_first, stride, project):
     np.testing.assert_allclose(block.apply(variables, x), np.maximum(shortcut + layer(out, "3"), 0), atol=1e-4)
 
 
-def test_running_statistics_are_those_of_all_devices():
-    """New = 0.9 × old + 0.1 × batch, of both devices' examples."""
+def test_running_statistics_cover_all_devices():
+    """new = 0.9 × old + 0.1 × batch, where the batch is that of both devices."""
     x = images(4)
     variables = random_variables(ResNet50(True), x, train=False)
 
-    @partial(jax.jit, static_argnums=0)  # all but the stem is dropped before it is compiled
+    @partial(jax.jit, static_argnums=0)  # JAX removes everything except the stem before compilation
     def stem(model, x):
         maps, new = model.apply(variables, x, train=True, mutable=["batch_stats"])
         return maps[0], new["batch_stats"]["norm_stem"]
 
     whole, stats = stem(ResNet50(True), x)
-    shared = jax.vmap(partial(stem, ResNet50(True, axis_name="batch")), axis_name="batch")
-    parts, stats_of_each = shared(x.reshape(2, 2, 32, 32, 3))
+    sharded = jax.vmap(partial(stem, ResNet50(True, axis_name="batch")), axis_name="batch")
+    parts, stats_of_each = sharded(x.reshape(2, 2, 32, 32, 3))
     np.testing.assert_allclose(parts.reshape(whole.shape), whole, rtol=1e-3, atol=1e-4)
-    jax.tree.map(lambda each, all_: np.testing.assert_allclose(each[0], all_, rtol=1e-4), stats_of_each, stats)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, rtol=1e-4), stats_of_each, stats)
     raw = convolved(np.asarray(x), np.asarray(variables["params"]["conv_stem"]["kernel"]), 2)
     old = variables["batch_stats"]["norm_stem"]["mean"]
     np.testing.assert_allclose(stats["mean"], 0.9 * old + 0.1 * raw.mean(axis=(0, 1, 2)), rtol=1e-3, atol=1e-4)

@@ -1,10 +1,11 @@
-"""The U-Net: its size to the unit, its parts against independent ones, and how it trains."""
+"""U-Net: number of parameters, its layers against independent implementations, and its behaviour in training."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from model_variables import count, random_variables, shapes
 from scipy import signal
 
 from configs import default
@@ -24,42 +25,23 @@ def small(**fields) -> UNet:
     return UNet(**{"features": 4, "levels": 2, **fields})
 
 
-def random_variables(model: nn.Module, *args, **kwargs) -> dict:
-    """Made without the model's own initialisers, which take long to compile; variances are positive."""
-    shapes = jax.eval_shape(lambda key: model.init(key, *args, **kwargs), jax.random.key(0))
-    rng = np.random.default_rng(1)
-
-    def values(path, leaf):
-        drawn = rng.normal(scale=0.3, size=leaf.shape)
-        return jnp.float32(0.5 + np.abs(drawn) if path[-1].key == "var" else drawn)
-
-    return jax.tree.map_with_path(values, shapes)
-
-
 def model_config(**fields):
     config = default.get_config().model
     config.update(fields)
     return config
 
 
-def count(tree) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
 def test_number_of_parameters():
-    def init(key):
-        return create_model(model_config()).init(key, jnp.zeros((1, 256, 256, 3)), train=False)
-
-    variables = jax.eval_shape(init, jax.random.key(0))
+    variables = shapes(create_model(model_config()), jnp.zeros((1, 256, 256, 3)), train=False)
     assert count(variables["params"]) == 7_763_041
-    # Two normalisations a block of 32 … 512 … 32 channels, each with a mean and a variance.
+    # Two normalisations per block of 32 … 512 … 32 channels, each with a mean and a variance.
     assert count(variables["batch_stats"]) == 2 * 2 * (2 * (32 + 64 + 128 + 256) + 512)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("height, width", [(64, 64), (64, 96)])
-def test_shape_and_type_of_the_output(dtype, height, width):
+def test_shape_and_dtype_of_the_output(dtype, height, width):
     model = create_model(model_config(dtype=dtype))
 
     def run(key):
@@ -70,7 +52,7 @@ def test_shape_and_type_of_the_output(dtype, height, width):
     assert logits.shape == (2, height, width) and logits.dtype == jnp.float32
 
 
-def test_bfloat16_computes_the_same_roughly():
+def test_bfloat16_output_is_close_to_float32():
     x = images()
     variables = random_variables(small(), x, train=False)
     exact = small().apply(variables, x, train=False)
@@ -78,7 +60,7 @@ def test_bfloat16_computes_the_same_roughly():
     assert 0 < np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()
 
 
-def test_an_image_that_is_not_square_and_signal_at_its_border():
+def test_a_non_square_image_and_a_change_at_its_border():
     x = images(1, 16, 24)
     variables = random_variables(small(), x, train=False)
     before = small().apply(variables, x, train=False)
@@ -88,7 +70,7 @@ def test_an_image_that_is_not_square_and_signal_at_its_border():
     assert moved[-8:, -8:].max() > 0 and moved[:8, :8].max() == 0
 
 
-def test_group_norm_knows_nothing_of_other_examples():
+def test_group_norm_does_not_depend_on_other_examples():
     x = images(3)
     model = small(norm="group", features=8)
     variables = random_variables(model, x, train=False)
@@ -101,20 +83,20 @@ def test_group_norm_knows_nothing_of_other_examples():
 @pytest.mark.parametrize(
     "fields, height, message",
     [
-        ({"name": "vnet"}, 16, "config.model.name='vnet' is not known"),
-        ({"norm": "layer"}, 16, "config.model.norm='layer' is not known"),
-        ({"dtype": "float7"}, 16, "config.model.dtype='float7' is not known"),
+        ({"name": "vnet"}, 16, "config.model.name='vnet' is unknown"),
+        ({"norm": "layer"}, 16, "config.model.norm='layer' is unknown"),
+        ({"dtype": "float7"}, 16, "config.model.dtype='float7' is unknown"),
         ({"norm": "group", "features": 12}, 16, "config.model.features=12 cannot be split into 8 groups"),
         ({}, 24, "slices of 24×32 pixels cannot be halved 4 times"),
     ],
 )
-def test_what_a_user_can_mend(fields, height, message):
+def test_errors_that_a_user_can_fix(fields, height, message):
     with pytest.raises(UserError, match=message):
         create_model(model_config(**fields)).init(jax.random.key(0), jnp.zeros((1, height, 32, 3)), train=False)
 
 
 def test_transposed_convolution_against_scipy():
-    """Zeros put between the pixels, then a true convolution, as the definition has it."""
+    """By definition: zeros are inserted between the pixels, and a convolution follows."""
     rng = np.random.default_rng(1)
     x, kernel, bias = rng.normal(size=(2, 5, 7, 3)), rng.normal(size=(2, 2, 3, 4)), rng.normal(size=4)
     spread = np.zeros((2, 10, 14, 3))
@@ -130,14 +112,14 @@ def test_max_pool_against_linen():
     x = images(2, 8, 12)
     np.testing.assert_array_equal(max_pool(x), nn.max_pool(x, (2, 2), (2, 2)))
     weight = jnp.asarray(np.random.default_rng(2).normal(size=(2, 4, 6, 3)), jnp.float32)
-    ours, linens = (
+    ours, expected = (
         jax.grad(lambda x, pool=pool: (weight * pool(x)).sum())(x)
         for pool in (max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)))
     )
-    np.testing.assert_array_equal(ours, linens)
+    np.testing.assert_array_equal(ours, expected)
 
 
-def test_dropout_takes_whole_channels_of_a_slice():
+def test_dropout_drops_whole_channels_of_a_slice():
     x = jnp.ones((8, 4, 6, 32))
     dropped = np.asarray(ChannelDropout(0.25, deterministic=False).apply({}, x, rngs={"dropout": jax.random.key(0)}))
     channels = dropped[:, 0, 0]
@@ -146,7 +128,7 @@ def test_dropout_takes_whole_channels_of_a_slice():
     assert 0.18 < (channels == 0).mean() < 0.32 and len({row.tobytes() for row in channels}) == 8
 
 
-def test_dropout_only_while_training():
+def test_dropout_only_during_training():
     x = images()
     model = small(dropout=0.5)
     variables = random_variables(model, x, train=False)
@@ -154,14 +136,14 @@ def test_dropout_only_while_training():
     def train(key):
         return model.apply(variables, x, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(key)})[0]
 
-    still = model.apply(variables, x, train=False)
-    np.testing.assert_array_equal(still, small().apply(variables, x, train=False))
+    evaluated = model.apply(variables, x, train=False)
+    np.testing.assert_array_equal(evaluated, small().apply(variables, x, train=False))
     np.testing.assert_array_equal(train(0), train(0))
     assert np.abs(train(0) - train(1)).max() > 1e-3
 
 
 def block_output(train: bool, x: jax.Array, old: dict) -> tuple[np.ndarray, np.ndarray, dict]:
-    """First convolution's output, the same normalised (before scale and bias), and the running statistics after it."""
+    """The first convolution's output, the same normalised without scale and bias, and the new running statistics."""
     block = ConvBlock(5, normalisation("batch", train, jnp.float32, None), jnp.float32)
     variables = random_variables(block, x)
     variables["batch_stats"]["norm0"] = old
@@ -171,8 +153,11 @@ def block_output(train: bool, x: jax.Array, old: dict) -> tuple[np.ndarray, np.n
     return seen["conv0"], (seen["norm0"] - norm["bias"]) / norm["scale"], kept["batch_stats"]["norm0"]
 
 
-def test_running_statistics_by_hand():
-    """New = 0.9 × old + 0.1 × batch (flax's momentum is what stays, torch's what comes); biased variance, ε = 1e-5."""
+def test_running_statistics_against_numpy():
+    """new = 0.9 × old + 0.1 × batch, with the biased variance and ε = 1e-5.
+
+    The momentum of Flax is the weight of the old value; that of PyTorch is the weight of the new one.
+    """
     old = {"mean": jnp.arange(5.0), "var": 1 + jnp.arange(5.0)}
     y, normalised, new = block_output(True, images(3), old)
     mean, var = y.mean(axis=(0, 1, 2)), y.var(axis=(0, 1, 2))
@@ -181,7 +166,7 @@ def test_running_statistics_by_hand():
     np.testing.assert_allclose(normalised, (y - mean) / np.sqrt(var + 1e-5), atol=1e-3)
 
 
-def test_evaluation_uses_the_running_statistics_and_leaves_them():
+def test_evaluation_uses_the_running_statistics_unchanged():
     old = {"mean": jnp.arange(5.0), "var": 1 + jnp.arange(5.0)}
     y, normalised, new = block_output(False, images(3), old)
     np.testing.assert_allclose(normalised, (y - old["mean"]) / np.sqrt(old["var"] + 1e-5), atol=1e-3)
@@ -190,20 +175,20 @@ def test_evaluation_uses_the_running_statistics_and_leaves_them():
 
 def test_batch_norm_averages_over_the_devices():
     x = images(4)
-    x *= jnp.array([1, 2, 3, 4.0])[:, None, None, None]  # shares with other statistics
+    x *= jnp.array([1, 2, 3, 4.0])[:, None, None, None]  # so that the statistics of the two devices differ
     variables = random_variables(small(), x, train=False)
     whole, stats = small().apply(variables, x, train=True, mutable=["batch_stats"])
 
-    def share(x):
+    def on_device(x):
         return small(axis_name="batch").apply(variables, x, train=True, mutable=["batch_stats"])
 
-    halves, shared = jax.vmap(share, axis_name="batch")(x.reshape(2, 2, *x.shape[1:]))
+    halves, sharded = jax.vmap(on_device, axis_name="batch")(x.reshape(2, 2, *x.shape[1:]))
     np.testing.assert_allclose(halves.reshape(whole.shape), whole, atol=1e-3)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, np.stack([b, b]), rtol=1e-3, atol=1e-5), shared, stats)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, np.stack([b, b]), rtol=1e-3, atol=1e-5), sharded, stats)
 
 
-def test_a_frozen_block_stays_to_the_bit():
-    """Parameters and statistics; all others move, also in a step that takes the batch in parts."""
+def test_a_frozen_block_is_bitwise_unchanged():
+    """Parameters and statistics; all other modules change, also in a step with gradient accumulation."""
     config = default.get_config()
     config.model.update({"features": 2, "levels": 2})
     config.optimizer.update({"frozen": ("encoder0",), "accumulation": 2})

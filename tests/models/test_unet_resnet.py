@@ -1,4 +1,4 @@
-"""The U-Net on a ResNet50: shapes, what reaches the output, the head, and what stays still."""
+"""U-Net with a ResNet50 encoder: shapes, gradients, the classification head and frozen modules."""
 
 from functools import partial
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from model_variables import random_variables, shapes
 
 from configs import default
 from lgg_jax import models, parallel, train
@@ -15,7 +16,7 @@ from lgg_jax.tasks import segmentation
 from lgg_jax.training import state
 from lgg_jax.training.optimizer import create_optimizer
 
-compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # in half the time
+compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles in half the time
 pytestmark = pytest.mark.usefixtures("small_resnet")
 IMAGES = np.random.default_rng(0).normal(size=(3, 32, 64, 3)).astype(np.float32)
 
@@ -31,19 +32,9 @@ def model(small_resnet):
     return create(grade_head=True)
 
 
-def shapes(model, images=IMAGES) -> dict:
-    return jax.eval_shape(lambda: model.init(jax.random.key(0), images, train=False))
-
-
 @pytest.fixture(scope="module")
 def variables(model):
-    rng = np.random.default_rng(1)
-
-    def values(path, leaf):
-        drawn = rng.normal(scale=0.3, size=leaf.shape)
-        return np.float32(0.5 + np.abs(drawn) if path[-1].key == "var" else drawn)
-
-    return jax.tree.map_with_path(values, shapes(model))
+    return random_variables(model, IMAGES, train=False)
 
 
 @pytest.fixture
@@ -53,7 +44,7 @@ def full_size(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype, height, width", [("float32", 32, 64), ("bfloat16", 224, 224)])
-def test_shape_and_type_of_the_output(full_size, dtype, height, width):
+def test_shape_and_dtype_of_the_output(full_size, dtype, height, width):
     images = np.zeros((2, height, width, 3), np.float32)
     for head in (False, True):
         model = create(dtype=dtype, features=16, grade_head=head)
@@ -65,26 +56,26 @@ def test_shape_and_type_of_the_output(full_size, dtype, height, width):
         if head:
             assert output["label"].shape == (2,) and output["label"].dtype == jnp.float32
         widths = [variables["params"][f"decoder{level}"]["conv0"]["kernel"].shape[-2:] for level in range(5)]
-        # What comes from below and the encoder's map of that stride, none at full resolution.
+        # The upsampled features and the encoder's feature map; there is none at full resolution.
         assert widths == [(16, 16), (32 + 64, 32), (64 + 256, 64), (128 + 512, 128), (256 + 1024, 256)]
 
 
-def test_the_encoder_takes_the_weights_of_the_classifier(model):
+def test_the_encoder_has_the_variables_of_the_classifier_s_backbone(model):
     config = default.get_config().model
     config.name = "classifier"
     images = IMAGES, np.zeros((3, 0), np.float32)
-    classifier = jax.eval_shape(lambda: models.create_model(config).init(jax.random.key(0), *images, train=False))
+    classifier = shapes(models.create_model(config), *images, train=False)
     for name in ("params", "batch_stats"):
-        assert shapes(model)[name]["backbone"] == classifier[name]["backbone"]
+        assert shapes(model, IMAGES, train=False)[name]["backbone"] == classifier[name]["backbone"]
 
 
-def test_a_side_that_strides_do_not_divide():
+def test_a_side_that_the_stride_does_not_divide():
     with pytest.raises(UserError, match=r"48×64 pixels do not fit .* stride of 32.* multiples of 32"):
-        shapes(create(), np.zeros((1, 48, 64, 3), np.float32))
+        shapes(create(), np.zeros((1, 48, 64, 3), np.float32), train=False)
 
 
-def test_every_part_reaches_its_output(model, variables):
-    """Every kernel moves the mask but for the head's, which moves the label with the encoder's."""
+def test_every_module_has_a_gradient_from_its_output(model, variables):
+    """The mask depends on every kernel except the head's; the label depends on the encoder's and the head's."""
 
     @compiled
     def gradients(params):
@@ -95,16 +86,16 @@ def test_every_part_reaches_its_output(model, variables):
         return {name: jax.grad(total)(params, name) for name in ("mask", "label")}
 
     for name, tree in gradients(variables["params"]).items():
-        moved = {path[0] for path, leaf in traverse_util.flatten_dict(tree).items() if np.abs(leaf).max() > 0}
-        assert ("head" in moved) == (name == "label")
-        assert ("output" in moved) == ("decoder1" in moved) == (name == "mask")
-        still = {path for path, leaf in traverse_util.flatten_dict(tree["backbone"]).items()
-                 if path[-1] == "kernel" and not np.abs(leaf).max()}  # fmt: skip
-        assert not still
+        used = {path[0] for path, leaf in traverse_util.flatten_dict(tree).items() if np.abs(leaf).max() > 0}
+        assert ("head" in used) == (name == "label")
+        assert ("output" in used) == ("decoder1" in used) == (name == "mask")
+        unused = {path for path, leaf in traverse_util.flatten_dict(tree["backbone"]).items()
+                  if path[-1] == "kernel" and not np.abs(leaf).max()}  # fmt: skip
+        assert not unused
 
 
-def test_the_mask_is_where_the_image_is(model, variables):
-    """A change at one corner is seen most there: nothing is shifted or flipped on the way."""
+def test_mask_and_image_have_the_same_position(model, variables):
+    """A change in one corner of the image changes the mask most in this corner: nothing is shifted or mirrored."""
     apply = compiled(lambda x: model.apply(variables, x, train=False)["mask"])
     changed = IMAGES.copy()
     changed[0, :8, -8:] += 3
@@ -113,7 +104,7 @@ def test_the_mask_is_where_the_image_is(model, variables):
     assert moved[0, :8, -8:].mean() > 3 * moved[0, 16:, :32].mean()
 
 
-def test_nothing_but_what_is_frozen_stays(variables):
+def test_only_frozen_statistics_are_unchanged(variables):
     model = create(frozen=("backbone", "decoder2"), grade_head=True, dropout=0.5)
 
     @compiled
@@ -127,8 +118,8 @@ def test_nothing_but_what_is_frozen_stays(variables):
         assert all(same) if name in ("backbone", "decoder2") else not any(same), name
 
 
-def test_frozen_parts_of_the_encoder_stay_to_the_bit(small_resnet):
-    """Parameters and statistics, against weight decay too; what follows them learns."""
+def test_frozen_parts_of_the_encoder_are_bitwise_unchanged(small_resnet):
+    """Parameters and statistics, also with weight decay; all other modules change."""
     config = default.get_config()
     config.model.update({"name": "unet_resnet50", "features": 2})
     config.optimizer.update({"name": "adamw", "weight_decay": 0.1, "backbone_rate": 0.5})
@@ -151,11 +142,11 @@ def test_frozen_parts_of_the_encoder_stay_to_the_bit(small_resnet):
             pairs = zip(*map(jax.tree.leaves, (leaves, first)), strict=True)
             moved = [not np.array_equal(a, b) for a, b in pairs]
             assert not any(moved) if module in frozen else all(moved), (name, module)
-    assert 0 < gradients[names] < gradients[()], "a frozen part still asks for its gradient"
+    assert 0 < gradients[names] < gradients[()], "the gradient of a frozen part was computed"
 
 
-def test_segmentation_needs_nothing_but_images(variables):
-    """Training and prediction alike."""
+def test_segmentation_takes_images_alone(variables):
+    """In training and in prediction."""
     without_head = create()
     variables = {name: {k: v for k, v in part.items() if k != "head"} for name, part in variables.items()}
     probability = segmentation.predictor(without_head, 2)(variables, IMAGES)
