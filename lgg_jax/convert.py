@@ -15,7 +15,7 @@ from absl import flags
 
 from lgg_jax.errors import UserError
 from lgg_jax.weights.files import find_source, read_foreign, sha256
-from lgg_jax.weights.names import described, recognise, translate
+from lgg_jax.weights.names import epsilon_and_stride, recognise, translate
 from lgg_jax.weights.pretrained import Pretrained, write_pretrained
 
 CLASSES = 1000
@@ -62,7 +62,7 @@ def convert(source: str, digest: str | None = None, include_top: bool = False) -
     foreign = read_foreign(path)
     layout = recognise(foreign)
     variables = translate(foreign, layout, CLASSES if include_top else 0)
-    epsilon, stride_on_first = described(foreign, layout)
+    epsilon, stride_on_first = epsilon_and_stride(foreign, layout)
     name = f"{path.resolve().parent.name}/" * (path.suffix == ".json") + path.name
     return Pretrained(variables, stride_on_first, epsilon, **layout.expects, source=name, sha256=found)
 

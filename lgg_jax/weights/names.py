@@ -1,4 +1,4 @@
-"""How other libraries name and keep a ResNet50's tensors, and their translation into variables of `ResNet50`.
+"""Names of a ResNet50's tensors in other libraries, and their conversion to variables of `ResNet50`.
 
     layout = recognise(foreign)
     layout.name                                   # "torchvision"
@@ -16,10 +16,10 @@ import numpy as np
 
 from lgg_jax.errors import UserError
 from lgg_jax.models.resnet import ResNet50
-from lgg_jax.weights.files import Foreign
+from lgg_jax.weights.files import ForeignWeights
 from lgg_jax.weights.pretrained import IMAGENET_MEAN, IMAGENET_STD
 
-_LISTED = 10  # names of one kind in an error's line
+_LISTED = 10  # names of each kind in an error message
 _CAFFE = {"channel_order": "BGR", "scale": 255.0, "mean": (103.939, 116.779, 123.68), "std": (1.0, 1.0, 1.0)}
 _TORCH = {"channel_order": "RGB", "scale": 1.0, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 _KERAS_LEAVES = {"kernel": "/kernel", "scale": "/gamma", "bias": "/beta"}
@@ -48,12 +48,16 @@ def _torchvision_layer(stage: int, block: int, kind: str, part: str) -> str:
 
 
 class Layout(NamedTuple):
-    """How a library names the tensors, and what holds of its networks where the file does not say.
+    """The names of the tensors in a library, and the properties of its networks.
 
     Attributes:
-      layer: name of a layer from (stage, block, "conv" or "norm", "stem", "1", "2", "3" or "proj").
-      leaves: ending of a tensor's name by linen's name.
-      expects: the fields of `Pretrained` about the input.
+      name: name of the layout for messages.
+      library: "keras" or "torch", as in `ForeignWeights`.
+      layer: (stage, block, "conv" or "norm", "stem", "1", "2", "3" or "proj") → name of the layer.
+      head: name of the layer for the 1000 classes.
+      leaves: name of an array in linen → suffix of the tensor's name.
+      epsilon, stride_on_first: fields of `ResNet50`, used if the file does not describe its layers.
+      expects: the fields of `Pretrained` that describe the input.
     """
 
     name: str
@@ -73,14 +77,14 @@ LAYOUTS = (
 )
 
 
-def recognise(foreign: Foreign) -> Layout:
-    """The layout of the file's library that shares most names with it."""
+def recognise(foreign: ForeignWeights) -> Layout:
+    """The layout of the file's library that has most tensor names in common with the file."""
     candidates = [layout for layout in LAYOUTS if layout.library == foreign.library]
     return max(candidates, key=lambda layout: len(tensors_of(layout, 0).keys() & foreign.tensors.keys()))
 
 
 def tensors_of(layout: Layout, num_classes: int) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
-    """Path in the variables of `ResNet50` and shape of each tensor, by the library's name."""
+    """{name of the tensor in the library: (path in the variables of `ResNet50`, shape)}."""
     return {_name(layout, path): (path, shape) for path, shape in _shapes(num_classes).items()}
 
 
@@ -99,11 +103,21 @@ def _name(layout: Layout, path: tuple[str, ...]) -> str:
     return layout.layer(stage, index, *re.fullmatch(r"(conv|norm)_?(\w+)", module).groups()) + layout.leaves[leaf]
 
 
-def translate(foreign: Foreign, layout: Layout, num_classes: int) -> dict:
-    """{"params", "batch_stats"} of `ResNet50`, float32.
+def translate(foreign: ForeignWeights, layout: Layout, num_classes: int) -> dict:
+    """Convert tensors to the variables of `ResNet50`.
 
-    A bias b before a BatchNorm only moves what it subtracts: conv + b - mean = conv - (mean - b), so it goes there.
-    UserError that lists every tensor missing, extra or of another shape; the 1000 classes may be there unasked.
+    A bias b before a BatchNorm is subtracted from its running mean, because conv + b - mean = conv - (mean - b).
+
+    Args:
+      foreign: the content of the weight file. Without `num_classes`, its tensors for the classes are ignored.
+      layout: the layout of the names.
+      num_classes: number of classes of `ResNet50`; 0 for feature maps.
+
+    Returns:
+      {"params", "batch_stats"}, float32.
+
+    Raises:
+      UserError: tensors are missing, additional, not finite, or of another shape. The message lists them.
     """
     wanted = tensors_of(layout, num_classes)
     biases = _biases(layout, wanted, foreign)
@@ -116,8 +130,8 @@ def translate(foreign: Foreign, layout: Layout, num_classes: int) -> dict:
     return flax.traverse_util.unflatten_dict(flat)
 
 
-def _biases(layout: Layout, wanted: dict, foreign: Foreign) -> dict[str, tuple[int]]:
-    """Name and shape of the convolutions' biases: in Keras's layouts all of them or none."""
+def _biases(layout: Layout, wanted: dict, foreign: ForeignWeights) -> dict[str, tuple[int]]:
+    """{name: shape} of the biases of the convolutions; the layouts of Keras have all of them or none."""
     if layout.library != "keras":
         return {}
     biases = {
@@ -128,23 +142,23 @@ def _biases(layout: Layout, wanted: dict, foreign: Foreign) -> dict[str, tuple[i
     return biases if biases.keys() & foreign.tensors.keys() else {}
 
 
-def _check(foreign: Foreign, layout: Layout, shapes: dict[str, tuple[int, ...]]) -> None:
+def _check(foreign: ForeignWeights, layout: Layout, shapes: dict[str, tuple[int, ...]]) -> None:
     tensors = foreign.tensors
-    there = {name for name in tensors if name in shapes or not re.match(layout.head + "[./]", name)}
+    present = {name for name in tensors if name in shapes or not re.match(layout.head + "[./]", name)}
     problems = {
-        "missing": sorted(shapes.keys() - there),
-        "extra": sorted(there - shapes.keys()),
-        "of another shape": [
-            f"{name} {tensors[name].shape} for {shape}"
+        "missing": sorted(shapes.keys() - present),
+        "extra": sorted(present - shapes.keys()),
+        "with another shape": [
+            f"{name} {tensors[name].shape} instead of {shape}"
             for name, shape in shapes.items()
-            if name in there and tensors[name].shape != shape
+            if name in present and tensors[name].shape != shape
         ],
-        "not finite": [name for name in sorted(there & shapes.keys()) if not np.isfinite(tensors[name]).all()],
+        "not finite": [name for name in sorted(present & shapes.keys()) if not np.isfinite(tensors[name]).all()],
     }
     if any(problems.values()):
         listing = "; ".join(f"{len(names)} {what}: {_listing(names)}" for what, names in problems.items() if names)
         raise UserError(
-            f"{foreign.path} is no ResNet50 in {layout.name}'s layout: {listing}",
+            f"{foreign.path} is not a ResNet50 in the layout of {layout.name}: {listing}",
             "pass the weights of a ResNet50 (with 1000 classes for --include_top)",
         )
 
@@ -154,11 +168,15 @@ def _listing(names: Iterable[str]) -> str:
     return ", ".join(names[:_LISTED]) + f" and {len(names) - _LISTED} more" * (len(names) > _LISTED)
 
 
-def described(foreign: Foreign, layout: Layout) -> tuple[float, bool]:
-    """BatchNorm's epsilon and `stride_on_first`: what the file says of its layers, else what the layout implies."""
+def epsilon_and_stride(foreign: ForeignWeights, layout: Layout) -> tuple[float, bool]:
+    """`epsilon` and `stride_on_first` of `ResNet50`, from the file if it describes its layers, else from the layout.
+
+    Raises:
+      UserError: the BatchNorm layers have different values of epsilon.
+    """
     epsilons = {config["epsilon"] for config in foreign.layers.values() if "epsilon" in config}
     if len(epsilons) > 1:
-        raise UserError(f"{foreign.path} has BatchNorms of epsilon {sorted(epsilons)}", "pass weights with one")
+        raise UserError(f"{foreign.path} has BatchNorms with epsilon {sorted(epsilons)}", "pass weights with one value")
     first = foreign.layers.get(layout.layer(2, 0, "conv", "1"))
     stride_on_first = layout.stride_on_first if first is None else tuple(first["strides"]) == (2, 2)
     return epsilons.pop() if epsilons else layout.epsilon, stride_on_first

@@ -1,10 +1,10 @@
-"""Converted ImageNet weights: their file, and the input that they expect.
+"""Converted ImageNet weights: the file format, and the input that the weights expect.
 
     pretrained = read_pretrained("resnet50.safetensors")
     model = ResNet50(pretrained.stride_on_first, epsilon=pretrained.epsilon)
     maps = model.apply(pretrained.variables, from_zscore(images, pretrained), train=False)
 
-`python -m lgg_jax convert` writes the file. Reading it needs no framework but safetensors.
+`python -m lgg_jax convert` writes the file. Only safetensors is needed to read it.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from lgg_jax.errors import UserError
 
 FORMAT = "lgg_jax pretrained 1"
 ARCHITECTURE = "resnet50"
-# Of the training images of ImageNet, RGB in 0 … 1.
+# Mean and standard deviation of the training images of ImageNet, RGB between 0 and 1.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -32,12 +32,12 @@ class Pretrained:
     """Weights of a ResNet50 and the input that they expect.
 
     Attributes:
-      variables: {"params", "batch_stats"} of `ResNet50`, float32; with `head` if the 1000 classes were kept.
+      variables: {"params", "batch_stats"} of `ResNet50`, float32; with `head` if the 1000 classes were converted.
       stride_on_first, epsilon: fields of `ResNet50`.
       channel_order: "RGB" or "BGR".
-      scale: the value of white, 1 or 255, before `mean` is subtracted and the result is divided by `std`.
-      mean, std: of the channels, in `channel_order`.
-      source, sha256: name and digest of the file that was converted.
+      scale: value of white, 1 or 255, before normalisation with `mean` and `std`.
+      mean, std: mean and standard deviation of the channels, in `channel_order`.
+      source, sha256: name and digest of the file from which the weights were converted.
     """
 
     variables: dict = dataclasses.field(repr=False)
@@ -58,13 +58,14 @@ class Pretrained:
 def from_zscore(images: jax.Array | np.ndarray, pretrained: Pretrained) -> jax.Array | np.ndarray:
     """Scale z-scored images to the input that the weights expect.
 
-    z is taken as a photo whose channels have ImageNet's mean and standard deviation, z · IMAGENET_STD · scale + mean.
-    The normalisation of the weights, (x - mean) / std, is applied to it. The mean cancels, and z · IMAGENET_STD ·
-    scale / std remains, in the channel order of the weights. torchvision's weights get z itself, Keras's get about
-    57 z, their usual range.
+    z is interpreted as a photo x = z · IMAGENET_STD · scale + mean, whose channels have the mean and the standard
+    deviation of ImageNet. The weights expect (x - mean) / std, which is z · IMAGENET_STD · scale / std, in their
+    channel order. For the weights of torchvision this is z itself; for those of Keras it is about 57 z, their usual
+    range.
 
     Args:
-      images: (…, 3) float32, mean 0 and standard deviation 1.
+      images: (…, 3) float32 with mean 0 and standard deviation 1.
+      pretrained: the weights.
 
     Returns:
       (…, 3) float32.
@@ -92,16 +93,16 @@ def write_pretrained(path: Path, pretrained: Pretrained) -> None:
 
 
 def read_pretrained(path: str | Path) -> Pretrained:
-    """Read a file that `convert` wrote.
+    """Read a file that `python -m lgg_jax convert` wrote.
 
     Raises:
       UserError: the file is missing, truncated, or not a file of converted weights.
     """
-    remedy = "pass as config.model.pretrained what python -m lgg_jax convert wrote"
+    remedy = "set config.model.pretrained to a file that python -m lgg_jax convert wrote"
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             about = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"cannot read {path} ({error})", remedy) from error
     except ValueError:

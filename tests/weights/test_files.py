@@ -1,4 +1,4 @@
-"""Files of other libraries that are broken or of another kind: one line that names the file."""
+"""Weight files of other libraries: damaged or unsupported files are reported in one line that names the file."""
 
 import json
 
@@ -13,7 +13,7 @@ from lgg_jax.weights.files import find_source, read_foreign, sha256
 
 
 def tfjs(folder, sizes=(8, 8, 4), **changes):
-    """A model of one weight, (5,) float32 0 … 4, in shards of `sizes` bytes."""
+    """Write a model with one weight, (5,) float32 0 … 4, in shards of `sizes` bytes."""
     weight = {"name": "a/kernel", "shape": [5], "dtype": "float32", **changes.pop("weight", {})}
     paths = [f"shard{index}.bin" for index in range(len(sizes))]
     manifest = [{"paths": paths, "weights": [weight]}]
@@ -28,7 +28,7 @@ def tfjs(folder, sizes=(8, 8, 4), **changes):
     return folder / "model.json"
 
 
-def test_tfjs_of_several_shards(tmp_path):
+def test_tfjs_model_of_several_shards(tmp_path):
     path = tfjs(tmp_path / "model")
     read = read_foreign(path)
     np.testing.assert_array_equal(read.tensors["a/kernel"], np.arange(5, dtype=np.float32))
@@ -41,9 +41,9 @@ def test_tfjs_of_several_shards(tmp_path):
 @pytest.mark.parametrize(
     "sizes, changes, message",
     [
-        ((8, 7, 4), {}, "the shards have 19 bytes and the weights need 20, see shard1.bin"),
-        ((8, 8, 0), {}, "the shards have 16 bytes and the weights need 20, see shard2.bin"),
-        ((20,), {"weight": {"shape": [6]}}, "the shards have 20 bytes and the weights need 24, see shard0.bin"),
+        ((8, 7, 4), {}, r"the shards have 19 bytes, but the weights need 20 \(see shard1.bin"),
+        ((8, 8, 0), {}, r"the shards have 16 bytes, but the weights need 20 \(see shard2.bin"),
+        ((20,), {"weight": {"shape": [6]}}, r"the shards have 20 bytes, but the weights need 24 \(see shard0.bin"),
         ((20,), {"weight": {"shape": [-5]}}, "cannot read|the shards have"),
         ((20,), {"weight": {"dtype": "uint8"}}, "a/kernel is not in float32"),
         ((20,), {"weight": {"quantization": {"dtype": "float16"}}}, "a/kernel is not in float32"),
@@ -53,14 +53,14 @@ def test_tfjs_of_several_shards(tmp_path):
         ((20,), {"modelTopology": {}}, "cannot read .*model.json"),
     ],
 )
-def test_tfjs_that_is_broken(tmp_path, sizes, changes, message):
+def test_damaged_tfjs_models(tmp_path, sizes, changes, message):
     path = tfjs(tmp_path / "model", sizes, **changes)
     with pytest.raises(UserError, match=message) as caught:
         read_foreign(path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_stands_for_its_model_json(tmp_path):
+def test_a_folder_as_source_means_its_model_json(tmp_path):
     path = tfjs(tmp_path / "model")
     assert find_source(str(path.parent)) == path
     path.unlink()
@@ -68,7 +68,7 @@ def test_a_folder_stands_for_its_model_json(tmp_path):
         find_source(str(path.parent))
 
 
-def test_a_shard_that_is_missing_shows_when_the_digest_is_made(tmp_path):
+def test_the_digest_of_a_model_with_a_missing_shard_is_an_error(tmp_path):
     path = tfjs(tmp_path / "model")
     (path.parent / "shard1.bin").unlink()
     with pytest.raises(UserError, match=r"cannot read .*shard1.bin"):
@@ -76,31 +76,32 @@ def test_a_shard_that_is_missing_shows_when_the_digest_is_made(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["weights.h5", "weights.safetensors", "model.json"])
-def test_files_that_are_cut_short_or_something_else(tmp_path, name):
+def test_damaged_files(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"\x89HDF\r\n\x1a\nnot really" * 4)
     with pytest.raises(UserError, match=f"cannot read .*{name}.*; download it again"):
         read_foreign(path)
 
 
-def test_kinds_of_files(tmp_path):
+def test_unsupported_and_missing_files(tmp_path):
     (tmp_path / "weights.caffemodel").touch()
-    with pytest.raises(UserError, match=r"weights.caffemodel is no kind .* pass one of .h5, .safetensors, .pth, .json"):
+    expected = r"weights.caffemodel has a suffix that is not supported .*; pass one of .h5, .safetensors, .pth, .json"
+    with pytest.raises(UserError, match=expected):
         find_source(str(tmp_path / "weights.caffemodel"))
     with pytest.raises(UserError, match=r"no such file: .*nothing.h5"):
         find_source(str(tmp_path / "nothing.h5"))
 
 
-def test_a_small_file_that_announces_a_huge_tensor(tmp_path):
+def test_a_small_file_with_a_huge_tensor(tmp_path):
     with h5py.File(tmp_path / "bomb.h5", "w") as file:
         group = file.create_group("a")
         group.create_dataset("kernel", (2**20, 2**20), "f4", chunks=(1024, 1024))
         group.attrs["weight_names"] = ["kernel"]
-    with pytest.raises(UserError, match=r"bomb.h5 holds over a gigabyte"):
+    with pytest.raises(UserError, match=r"bomb.h5 holds more than a gigabyte"):
         read_foreign(tmp_path / "bomb.h5")
 
 
-def test_torch_s_layout_becomes_linen_s(tmp_path):
+def test_torch_kernels_are_transposed_to_the_layout_of_linen(tmp_path):
     state = {
         "conv.weight": np.arange(24, dtype=np.float16).reshape(4, 3, 2, 1),
         "fc.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -125,18 +126,18 @@ def test_pth_without_torch(tmp_path, monkeypatch):
         read_foreign(tmp_path / "weights.pth")
 
 
-def test_pth_that_is_no_state_dict(tmp_path):
+def test_a_pth_without_a_state_dict(tmp_path):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     path = tmp_path / "weights.pth"
     torch.save({"epoch": 3, "state_dict": {}}, path)
-    with pytest.raises(UserError, match=r"holds more than tensors; save the state_dict\(\)"):
+    with pytest.raises(UserError, match=r"holds more than tensors; save only the state_dict\(\)"):
         read_foreign(path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"cannot read .*weights.pth as weights only"):
         read_foreign(path)
 
 
-def test_pth_that_would_run_code(tmp_path):
+def test_a_pth_that_would_run_code_is_refused(tmp_path):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     torch.save(Opens(tmp_path / "opened"), tmp_path / "weights.pth")
     with pytest.raises(UserError, match="as weights only"):
@@ -145,7 +146,7 @@ def test_pth_that_would_run_code(tmp_path):
 
 
 class Opens:
-    """Unpickled, it makes a file."""
+    """An object that creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path

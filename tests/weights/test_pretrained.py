@@ -1,4 +1,4 @@
-"""The file of converted weights: what comes back, what is refused, and what the weights get to see."""
+"""File of converted weights: writing and reading, refused files, and the input that the weights expect."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ CAFFE, TORCH = LAYOUTS[0].expects, LAYOUTS[2].expects
 
 
 def pretrained(expects=CAFFE) -> Pretrained:
-    kernel = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)  # not contiguous, as torch's are
+    kernel = np.arange(24, dtype=np.float32).reshape(2, 3, 4).transpose(2, 0, 1)  # not contiguous, like those of torch
     variables = {"params": {"conv": {"kernel": kernel}}, "batch_stats": {"norm": {"mean": np.float32([1, 2])}}}
     return Pretrained(variables, True, 1.001e-5, **expects, source="source.h5", sha256="ab" * 32)
 
@@ -31,7 +31,7 @@ def path(tmp_path):
     return tmp_path / "new" / "weights.safetensors"
 
 
-def test_what_was_written_is_read(path):
+def test_written_weights_are_read_back(path):
     before, after = pretrained(), read_pretrained(path)
     jax.tree.map(np.testing.assert_array_equal, before.variables, after.variables)
     assert dataclasses.replace(after, variables=None).__dict__ == dataclasses.replace(before, variables=None).__dict__
@@ -39,7 +39,7 @@ def test_what_was_written_is_read(path):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_a_file_that_cannot_be_written_leaves_the_one_before(path, monkeypatch):
+def test_a_failed_write_keeps_the_previous_file(path, monkeypatch):
     before = path.read_bytes()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
     with pytest.raises(OSError, match="No space"):
@@ -47,7 +47,7 @@ def test_a_file_that_cannot_be_written_leaves_the_one_before(path, monkeypatch):
     assert path.read_bytes() == before and [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-def test_reading_takes_no_other_framework(path):
+def test_reading_imports_no_other_framework(path):
     code = f"""if True:
         import sys
         from lgg_jax.weights.pretrained import read_pretrained
@@ -56,7 +56,7 @@ def test_reading_takes_no_other_framework(path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def other_metadata(path, **changes):
+def change_metadata(path, **changes):
     file = safetensors.safe_open(path, framework="numpy")
     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     metadata = {key: json.dumps(changes.get(key, json.loads(value))) for key, value in file.metadata().items()}
@@ -64,7 +64,7 @@ def other_metadata(path, **changes):
 
 
 @pytest.mark.parametrize(
-    "spoil, message",
+    "damage, message",
     [
         (lambda path: path.unlink(), "cannot read .*weights.safetensors"),
         (lambda path: (path.unlink(), path.mkdir()), "cannot read .*weights.safetensors"),
@@ -73,12 +73,12 @@ def other_metadata(path, **changes):
         (lambda path: path.write_text("no weights " * 20), "cannot read .*weights.safetensors"),
         (lambda path: safetensors.numpy.save_file({"a": np.zeros(2)}, path), "is not a file of converted weights"),
         (lambda path: safetensors.numpy.save_file({"a": np.zeros(2)}, path, {"format": "pt"}), "is not a file of con"),
-        (lambda path: other_metadata(path, format=FORMAT + "1"), "is not a file of converted weights"),
-        (lambda path: other_metadata(path, architecture="resnet18"), "holds a resnet18, not a resnet50"),
+        (lambda path: change_metadata(path, format=FORMAT + "1"), "is not a file of converted weights"),
+        (lambda path: change_metadata(path, architecture="resnet18"), "holds a resnet18, not a resnet50"),
     ],
 )
-def test_what_is_refused(path, spoil, message):
-    spoil(path)
+def test_refused_files(path, damage, message):
+    damage(path)
     with pytest.raises(UserError, match=message) as caught:
         read_pretrained(path)
     assert "config.model.pretrained" in str(caught.value) and "\n" not in str(caught.value)
@@ -90,7 +90,7 @@ def to_network(photo: np.ndarray, pretrained: Pretrained) -> np.ndarray:
     return (photo * np.float32(pretrained.scale) - np.float32(pretrained.mean)) / np.float32(pretrained.std)
 
 
-def test_a_photo_for_the_weights_of_keras_and_torchvision():
+def test_normalisation_of_a_photo_for_keras_and_torchvision():
     orange = np.float32([[[1.0, 0.5, 0.0]]])
     expected = [[[0 - 103.939, 127.5 - 116.779, 255 - 123.68]]]
     np.testing.assert_allclose(to_network(orange, pretrained(CAFFE)), expected, rtol=1e-5)
@@ -99,18 +99,18 @@ def test_a_photo_for_the_weights_of_keras_and_torchvision():
 
 
 @pytest.mark.parametrize("expects", [CAFFE, TORCH])
-def test_zscores_are_photos_of_imagenet_s_mean_and_spread(expects):
+def test_zscores_are_scaled_like_photos_with_the_mean_and_deviation_of_imagenet(expects):
     z = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
     seen = from_zscore(z, pretrained(expects))
     photos = to_network(z * IMAGENET_STD + IMAGENET_MEAN, pretrained(expects))
     assert seen.dtype == photos.dtype == np.float32
-    # The mean that Keras subtracts is ImageNet's but for half a grey level.
+    # The mean that Keras subtracts differs from that of ImageNet by up to half a grey level.
     np.testing.assert_allclose(seen, photos, atol=0.51 if expects is CAFFE else 1e-5)
     if expects is TORCH:
         np.testing.assert_array_equal(seen, z)
 
 
-def test_the_same_within_a_compiled_step():
+def test_the_same_in_a_compiled_function():
     x = np.random.default_rng(0).random((1, 2, 2, 3), np.float32)
     compiled = jax.jit(lambda x: from_zscore(x, pretrained()))(x)
     assert isinstance(compiled, jax.Array) and isinstance(from_zscore(jnp.asarray(x), pretrained()), jax.Array)
