@@ -146,21 +146,21 @@ def test_bins_hold_equally_many_whole_numbers(values):
     assert len(set(np.diff(edges))) == 1 and float(edges[1] - edges[0]).is_integer()
 
 
-def test_only_one_kind_is_on():
+def test_only_one_augmentation_is_enabled():
     for name in sheet.OFF:
-        alone = sheet.only(AUGMENT, name)
+        alone = sheet.enable_only(AUGMENT, name)
         on = {field for field, off in sheet.OFF.items() if alone[field] != off}
         assert on == {name}
     strengths = {"elastic_share", "bias_field_deviation"}
-    assert set(sheet.OFF) | strengths == set(AUGMENT)  # a new kind has its place on the sheet
+    assert set(sheet.OFF) | strengths == set(AUGMENT)  # every augmentation is in the figure
 
 
-def test_strongest_draws():
+def test_strongest_of_several_samples():
     rng = np.random.default_rng(0)
     image, mask = rng.normal(size=(32, 32, 3)).astype(np.float32), np.eye(32, dtype=np.float32)
-    flipped, outline = sheet.strongest(image, mask, AUGMENT, "flip_horizontal")
+    flipped, flipped_mask = sheet.strongest(image, mask, AUGMENT, "flip_horizontal")
     np.testing.assert_allclose(flipped, image[:, ::-1], atol=1e-4)
-    np.testing.assert_allclose(outline, mask[:, ::-1], atol=1e-4)
+    np.testing.assert_allclose(flipped_mask, mask[:, ::-1], atol=1e-4)
     missing, _ = sheet.strongest(image, mask, AUGMENT, "missing_sequence")
     np.testing.assert_array_equal(missing, image[..., [1, 1, 1]])
     brighter, _ = sheet.strongest(image, mask, AUGMENT, "brightness")
@@ -169,6 +169,6 @@ def test_strongest_draws():
     assert np.abs(shifts).mean() > 0.1
 
 
-def test_titles_have_the_range():
+def test_titles_state_the_range():
     assert sheet.title("rotation_degrees", AUGMENT) == "rotation, ±15°"
     assert sheet.title("crop_scale", AUGMENT) == "random crop, 0.8 to 1.1"

@@ -1,9 +1,9 @@
-"""The figures of `explore`: counts, distributions, where tumours are, intensities, sample slices.
+"""Figures of the verb `explore`: counts, distributions, tumour positions, intensities and sample slices.
 
     bars(cases["institution"].value_counts(), "institution.png", "patients")
     boxes({"II": [31, 40], "III": [50]}, "age.png", "age in years")
 
-Each is a PNG on white, drawn small with large letters, so that it can be read at the width of a phone.
+Each figure is a small PNG with large letters, so that it is readable on a phone.
 """
 
 from collections.abc import Iterable
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lgg_jax.figures.masks import COLOURS
 
@@ -21,30 +22,32 @@ WIDTH, DPI = 4.2, 200
 
 
 def bars(counts: pd.Series, path, label: str) -> None:
-    """A bar for each entry of `counts`, first on top, with its number."""
+    """Save a bar chart with one bar per entry of `counts`, the first at the top."""
     figure, axes = _figure(0.9 + 0.3 * len(counts))
     names = [str(name) for name in counts.index]
-    drawn = axes.barh(names, counts.to_numpy(), color=BLUE, height=0.7)
-    axes.bar_label(drawn, padding=3, fontsize=9)
+    container = axes.barh(names, counts.to_numpy(), color=BLUE, height=0.7)
+    axes.bar_label(container, padding=3, fontsize=9)
     axes.margins(x=0.12)
     axes.set(xlabel=label, xlim=(0, None if counts.any() else 1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.invert_yaxis()
     figure.savefig(path, dpi=DPI)
 
 
 def histogram(values, path, label: str, bins=12, share: bool = False) -> None:
-    """Patients by value with the median as a line; with `share` in per cent, else whole numbers."""
+    """Save a histogram of patients with the median as a vertical line. `share`: values are shown in per cent."""
     figure, axes = _figure(2.8)
     axes.hist(values, bins=bins, color=BLUE, edgecolor="white", linewidth=0.8)
     axes.axvline(np.median(values), color=VERMILION, linewidth=2)
-    axes.set(xlabel=label, ylabel="patients")
+    axes.set(xlabel=label, ylabel="number of patients")
     axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=not share))
     axes.xaxis.set_major_formatter("{x:.0%}" if share else "{x:,.0f}")
     figure.savefig(path, dpi=DPI)
 
 
 def boxes(groups: dict[str, Iterable[float]], path, label: str, share: bool = False) -> None:
-    """A box (quartiles and median) and a dot a patient for each group, which is named with its number of patients."""
+    """Save a box plot (quartiles and median) with one dot per patient. The name of a group includes its size."""
     figure, axes = _figure(2.8)
     values = [np.asarray(list(group), float) for group in groups.values()]
     names = [f"{name}\nn = {len(group)}" for name, group in zip(groups, values, strict=True)]
@@ -59,27 +62,32 @@ def boxes(groups: dict[str, Iterable[float]], path, label: str, share: bool = Fa
 
 
 def heat_map(tumour_map: np.ndarray, head_map: np.ndarray, centroids: np.ndarray, path) -> None:
-    """The share of patients with tumour at each place, a dot at each tumour's centroid, the outline of most heads.
+    """Save a heat map of the share of patients with tumour at each position.
+
+    A dot marks the centroid of each tumour. A contour encloses the positions that are in the head in most patients.
 
     Args:
-      tumour_map, head_map: (height, width) in [0, 1].
-      centroids: (patient, 2), row and column as shares of the maps' sides; NaN without tumour.
+      tumour_map, head_map: (height, width), shares of patients in [0, 1].
+      centroids: (patient, 2), row and column as shares of the sides of the maps; NaN without tumour.
     """
     figure, axes = _figure(3.7)
     height, width = tumour_map.shape
-    shown = axes.imshow(tumour_map, cmap="cividis", vmin=0, extent=(0, width, height, 0))
+    picture = axes.imshow(tumour_map, cmap="cividis", vmin=0, extent=(0, width, height, 0))
     if head_map.max() > 0.5 > head_map.min():
         grid = np.arange(width) + 0.5, np.arange(height) + 0.5
         axes.contour(*grid, head_map, levels=[0.5], colors="white", linewidths=1.2)
     rows, columns = (centroids * [height, width]).T
     axes.plot(columns, rows, "o", color="white", markeredgecolor="black", markersize=3, markeredgewidth=0.6)
     axes.set_axis_off()
-    figure.colorbar(shown, ax=axes, format="{x:.0%}", shrink=0.85, label="patients with tumour here")
+    figure.colorbar(picture, ax=axes, format="{x:.0%}", shrink=0.85, label="patients with tumour at this position")
     figure.savefig(path, dpi=DPI)
 
 
 def intensities(table: pd.DataFrame, path) -> None:
-    """For each sequence and institution: a dot a patient at its median, and bar and line of `typical_intensities`.
+    """Save the intensities of each sequence by institution.
+
+    A dot is the median of one patient. The line is the median of the dots. The bar extends from the median of the lower
+    quartiles to the median of the upper quartiles.
 
     Args:
       table: `Survey.intensities`.
@@ -93,7 +101,7 @@ def intensities(table: pd.DataFrame, path) -> None:
         axes.set_title(sequence, fontsize=10)
         axes.set_xticks(list(places.values()), list(places))
         axes.spines[["top", "right"]].set_visible(False)
-    figure.supylabel("intensity as stored", fontsize=10)
+    figure.supylabel("stored intensity", fontsize=10)
     figure.savefig(path, dpi=DPI)
 
 
@@ -105,29 +113,29 @@ def _typical(axes: Axes, place: int, rows: pd.DataFrame) -> None:
 
 
 def sample_grid(samples: dict[str, tuple[np.ndarray, np.ndarray]], path, columns: int = 4) -> None:
-    """Slices with the outline of their mask, row by row, each under its title: title → image and mask."""
+    """Save a grid of slices with the contours of their masks; `samples` is {title: (image, mask)}."""
     rows = -(-len(samples) // columns)
     figure = Figure(figsize=(1.6 * columns, 1.95 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
-    size = min(12, 180 / max(map(len, samples)))  # points; a long name must not run into the next
-    for axes, (title, (image, mask)) in zip(grid, samples.items(), strict=False):  # the last row may have room left
-        outlined(axes, image, mask, np.percentile(image, [0, 99.5]))
+    size = min(12, 180 / max(map(len, samples)))  # points; long titles must not overlap
+    for axes, (title, (image, mask)) in zip(grid, samples.items(), strict=False):  # the last row may be incomplete
+        show_with_contour(axes, image, mask, np.percentile(image, [0, 99.5]))
         axes.set_title(title, fontsize=size)
     figure.savefig(path, dpi=DPI)
 
 
-def outlined(axes: Axes, image: np.ndarray, mask: np.ndarray, window) -> None:
-    """The image (height, width) in grey between the two values of `window`, with the outline of the mask."""
+def show_with_contour(axes: Axes, image: np.ndarray, mask: np.ndarray, window) -> None:
+    """Show an image (height, width) with the contour of its mask; `window` is the intensities of black and of white."""
     axes.imshow(image, cmap="gray", vmin=window[0], vmax=window[1])
     axes.set_axis_off()
     if mask.max() > 0.5 > mask.min():
-        axes.contour(mask, levels=[0.5], colors=COLOURS["truth"], linewidths=1.3)
+        axes.contour(mask, levels=[0.5], colors=COLOURS["ground_truth"], linewidths=1.3)
 
 
 def whole_bins(values, count: int = 12) -> np.ndarray:
-    """Edges of about `count` bins that hold equally many whole numbers each."""
+    """Edges of about `count` bins that all contain the same number of integers."""
     low, high = int(np.min(values)), int(np.max(values))
     width = max(1, -(-(high - low + 1) // count))
     return np.arange(low, high + width + 1, width) - 0.5
@@ -141,5 +149,5 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 
 
 def _spread(count: int, width: float) -> np.ndarray:
-    """Offsets that keep dots apart, the same in every run."""
+    """Random offsets that separate overlapping dots, the same in every run."""
     return np.random.default_rng(0).uniform(-width, width, count)

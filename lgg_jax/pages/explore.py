@@ -254,9 +254,9 @@ def augmentation(cases: pd.DataFrame, config: ml_collections.ConfigDict, folder:
     patient, donor = ranked["patient"].iloc[middle], ranked["patient"].iloc[middle - 1]
     image, mask, index = _largest(config, patient)
     sheet.augmentation_sheet(image, mask, _largest(config, donor)[:2], config.augment, folder / "augmentation.png")
-    off = [sheet.title(name, config.augment) for name in sheet.CERTAIN if not config.augment[name]]
+    off = [sheet.title(name, config.augment) for name in sheet.PROBABILITIES if not config.augment[name]]
     note = f" Off unless a config turns it on: {', '.join(off)}." if off else ""
-    caption = (f"{patient}, slice {index + 1}: each augmentation alone, the strongest of {sheet.DRAWS} random draws "
+    caption = (f"{patient}, slice {index + 1}: each augmentation alone, the strongest of {sheet.SAMPLES} random draws "
                f"with the ranges of configs/default.py. CarveMix pastes the tumour of {donor}. Training mixes them. "
                f"Each sequence keeps one grey scale throughout.{note}")  # fmt: skip
     return [cards(picture(folder / "augmentation.png", caption, wide=True))]

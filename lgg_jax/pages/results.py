@@ -12,7 +12,7 @@ from functools import reduce
 import pandas as pd
 from markupsafe import Markup
 
-from lgg_jax.figures.masks import COLOURS
+from lgg_jax.figures.masks import COLOURS, CONTOUR_FILES
 from lgg_jax.pages.html import cards, layers, paragraph, picture, table
 
 # Label → place in metrics.json and format. Beside a mean stand its "ci95" and "n", beside another value <name>_ci95.
@@ -192,7 +192,8 @@ def cases(run, one) -> list[Markup]:
 
 
 def _case(folder, case: dict) -> Markup:
-    overlays = {name: (folder / f"{case['name']}_{name}.png", COLOURS[name]) for name in ("truth", "prediction")}
+    overlays = {mask.replace("_", " "): (folder / f"{case['name']}_{suffix}.png", COLOURS[mask])
+                for mask, suffix in CONTOUR_FILES.items()}  # fmt: skip
     where = f"{case['patient']}, slice {case['slice']}"
     text = f"{case['rank'].capitalize()}: {where}, volume Dice {case['volume_dice']:.3f}."
     return layers(folder / f"{case['name']}.png", overlays, text)

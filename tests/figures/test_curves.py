@@ -1,4 +1,4 @@
-"""Curves: what is drawn, read back from the axes, and files that open as pictures."""
+"""Figures of a binary classifier: the plotted values, and files that open as pictures."""
 
 import numpy as np
 import pytest
@@ -12,12 +12,12 @@ from lgg_jax.metrics.classification import resampled_curves
 PATIENTS = np.repeat(np.arange(12), 10)
 LABELS = (np.arange(120) % 3 == 0).astype(int)
 SCORES = np.round(1 / (1 + np.exp(-np.random.default_rng(0).normal(1.5 * LABELS - 1))), 2)
-SCORES[1] = 1.0  # the highest score is wrong
+SCORES[1] = 1.0  # the highest score belongs to a negative
 
 
 @pytest.fixture
 def figures(monkeypatch):
-    """The figures saved, so that the tests can look at their axes."""
+    """The saved figures, so that the tests can inspect their axes."""
     saved, save = [], Figure.savefig
 
     def spy(figure, *args, **options):
@@ -38,7 +38,7 @@ def opens(path) -> bool:
 
 
 def band(axes):
-    """x, and the low and high bound of the shaded band there."""
+    """x, and the lower and upper bounds of the shaded band at x."""
     corners = axes.collections[0].get_paths()[0].vertices
     x = np.unique(corners[:, 0])
     return x, *(np.array([choose(corners[corners[:, 0] == value, 1]) for value in x]) for choose in (np.min, np.max))
@@ -49,7 +49,7 @@ def test_roc(tmp_path, figures):
     axes = figures[0].axes[0]
     x, y = axes.lines[0].get_data()
     assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(LABELS, SCORES))
-    assert f"AUC {roc_auc_score(LABELS, SCORES):.3f} (95 % interval 0." in legend(figures[0])
+    assert f"AUC {roc_auc_score(LABELS, SCORES):.3f} (95% CI 0." in legend(figures[0])
     assert "chance" in legend(figures[0]) and "band" in legend(figures[0])
     assert axes.get_title() == "120 slices of 12 patients, 40 positive"
     assert "sensitivity" in axes.get_ylabel() and "specificity" in axes.get_xlabel()
@@ -62,7 +62,7 @@ def test_roc(tmp_path, figures):
 
 
 def test_precision_recall(tmp_path, figures):
-    """The area under the steps is the average precision, and no point is drawn that no threshold gives."""
+    """The area under the steps is the average precision, and every plotted point belongs to a threshold."""
     precision_recall(LABELS, SCORES, PATIENTS, tmp_path / "pr.png")
     axes = figures[0].axes[0]
     recall, precision = axes.lines[0].get_data()
@@ -71,7 +71,7 @@ def test_precision_recall(tmp_path, figures):
     assert np.sum(np.diff(recall) * precision[1:]) == pytest.approx(average)
     assert precision[0] == precision[1] and (recall[0], recall[-1]) == (0, 1)
     assert axes.lines[1].get_ydata()[0] == pytest.approx(1 / 3)
-    assert f"average precision {average:.3f} (95 % interval 0." in legend(figures[0])
+    assert f"average precision {average:.3f} (95% CI 0." in legend(figures[0])
     assert "prevalence 0.33" in legend(figures[0])
     grid, low, high = band(axes)
     middle = precision[np.searchsorted(recall, grid)]
@@ -79,23 +79,23 @@ def test_precision_recall(tmp_path, figures):
     assert opens(tmp_path / "pr.png")
 
 
-@pytest.mark.parametrize("draw", [roc, precision_recall])
-def test_no_band_where_a_class_lies_in_one_patient(tmp_path, figures, draw):
+@pytest.mark.parametrize("plot", [roc, precision_recall])
+def test_no_band_if_a_class_is_in_one_patient_only(tmp_path, figures, plot):
     labels = np.append(np.zeros(9, int), 1)
-    draw(labels, np.arange(10), np.arange(10), tmp_path / "curve.png")
-    assert not figures[0].axes[0].collections and "interval" not in legend(figures[0])
+    plot(labels, np.arange(10), np.arange(10), tmp_path / "curve.png")
+    assert not figures[0].axes[0].collections and "CI" not in legend(figures[0])
     assert figures[0].axes[0].get_title() == "10 patients, 1 positive"
 
 
-@pytest.mark.parametrize("draw", [roc, precision_recall])
-def test_a_curve_needs_both_classes(tmp_path, draw):
+@pytest.mark.parametrize("plot", [roc, precision_recall])
+def test_a_curve_needs_both_classes(tmp_path, plot):
     with pytest.raises(ValueError, match="both classes"):
-        draw([1, 1], [0.2, 0.3], ["a", "b"], tmp_path / "curve.png")
+        plot([1, 1], [0.2, 0.3], ["a", "b"], tmp_path / "curve.png")
     assert not list(tmp_path.iterdir())
 
 
 def test_reliability(tmp_path, figures):
-    """Two bins with rows: 0.05 and 0.09 (one of two positive), 0.9 (always in the bin that ends there)."""
+    """Two bins have rows: 0.05 and 0.09 (one of two is positive), and 0.9 (a bin includes its upper edge)."""
     reliability([0, 1, 1], [0.05, 0.09, 0.9], tmp_path / "reliability.png")
     axes, below = figures[0].axes
     np.testing.assert_allclose(axes.lines[1].get_data(), [[0.07, 0.9], [0.5, 1]])
@@ -107,14 +107,14 @@ def test_reliability(tmp_path, figures):
 def test_confusion_matrix(tmp_path, figures):
     confusion_matrix({"tp": 40, "fp": 8, "fn": 10, "tn": 32}, ("II", "III"), tmp_path / "matrix.png")
     axes = figures[0].axes[0]
-    cells = {text.get_position(): text.get_text() for text in axes.texts}  # (predicted, truth)
-    assert cells == {(0, 0): "32\n80.0 %", (1, 0): "8\n20.0 %", (0, 1): "10\n20.0 %", (1, 1): "40\n80.0 %"}
+    cells = {text.get_position(): text.get_text() for text in axes.texts}  # (predicted class, true class)
+    assert cells == {(0, 0): "32\n80.0%", (1, 0): "8\n20.0%", (0, 1): "10\n20.0%", (1, 1): "40\n80.0%"}
     assert [text.get_text() for text in axes.get_xticklabels()] == ["II", "III"]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["II\n(n = 40)", "III\n(n = 50)"]
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "truth")
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
     assert opens(tmp_path / "matrix.png")
 
 
 def test_confusion_matrix_of_one_class(tmp_path, figures):
     confusion_matrix({"tp": 0, "fp": 1, "fn": 0, "tn": 4}, ("no", "yes"), tmp_path / "matrix.png")
-    assert [text.get_text() for text in figures[0].axes[0].texts] == ["4\n80.0 %", "1\n20.0 %", "0\n–", "0\n–"]
+    assert [text.get_text() for text in figures[0].axes[0].texts] == ["4\n80.0%", "1\n20.0%", "0\n–", "0\n–"]
