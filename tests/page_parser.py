@@ -1,4 +1,4 @@
-"""What a page says, for tests that compare it with the files it is made from."""
+"""Parser of the HTML pages, and a browser that runs them, for tests."""
 
 import base64
 import html
@@ -13,7 +13,14 @@ import pytest
 
 
 class Page(HTMLParser):
-    """Of a page: tables as rows of (text, data-value), caption first; texts of other elements; pictures."""
+    """The content of a page.
+
+    Attributes:
+      tables: {caption: rows of [text, data-value]}.
+      texts: the texts outside tables.
+      pictures: the content of the embedded PNG files.
+      boxes: the number of checkboxes.
+    """
 
     def __init__(self, text: str):
         super().__init__()
@@ -40,25 +47,28 @@ class Page(HTMLParser):
             self.cell = None
 
     def handle_data(self, data):
-        data = re.sub(r"\s+", " ", data)  # as a browser shows it
+        data = re.sub(r"\s+", " ", data)  # a browser collapses white space
         if self.cell is None:
             self.texts.append(data)
         else:
             self.cell[0] += data
 
     def table(self, caption: str) -> pd.DataFrame:
-        """The texts of the table whose caption starts so."""
+        """The cell texts of the table whose caption starts with `caption`."""
         (rows,) = (rows for name, rows in self.tables.items() if name.startswith(caption))
         return pd.DataFrame([[cell[0] for cell in row] for row in rows[1:]], columns=[cell[0] for cell in rows[0]])
 
     def values(self, caption: str) -> pd.DataFrame:
-        """What the cells of that table sort by: numbers unrounded, None without a value."""
+        """The sort keys of the same table: unrounded numbers, None for a missing value."""
         (rows,) = (rows for name, rows in self.tables.items() if name.startswith(caption))
         return pd.DataFrame([[cell[1] for cell in row] for row in rows[1:]], columns=[cell[0] for cell in rows[0]])
 
 
 def in_browser(document: str, script: str, folder) -> dict:
-    """What `script`, run after the page's own, returned; with the errors and the resources that the browser noted."""
+    """Open the page in a browser and return the result of `script`, which runs after the scripts of the page.
+
+    The browser must report no error and load no external resource.
+    """
     chromium = shutil.which("chromium")
     if not chromium:
         pytest.skip("chromium is not installed")

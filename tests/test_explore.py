@@ -1,4 +1,4 @@
-"""The page of `explore` against counts taken from the files, and the augmentations one by one."""
+"""The verb `explore`: its page compared with the files of the data set, and each augmentation alone."""
 
 import base64
 import re
@@ -16,7 +16,7 @@ from configs import default
 from lgg_jax import explore
 from lgg_jax.data import survey
 from lgg_jax.errors import UserError
-from lgg_jax.figures import augmentation as sheet
+from lgg_jax.figures import augmentation
 from lgg_jax.figures.explore import whole_bins
 from lgg_jax.pages import explore as explore_page
 
@@ -32,7 +32,7 @@ def run(data_dir, output) -> int:
 
 @pytest.fixture(scope="module")
 def explored(small_phantoms, tmp_path_factory):
-    """The folder written for the phantoms, and the table of patients."""
+    """The output folder of the phantoms, and the table of patients."""
     folder = tmp_path_factory.mktemp("explored")
     _, cases = explore.explore(small_phantoms, folder)
     return folder, cases.set_index("patient")
@@ -42,7 +42,7 @@ def page_text(folder) -> str:
     return (folder / "explore.html").read_text(encoding="utf-8")
 
 
-def test_counts_are_those_of_the_files(explored, small_phantoms):
+def test_counts_agree_with_the_files(explored, small_phantoms):
     _, cases = explored
     for folder in small_phantoms.glob("TCGA*"):
         masks = np.stack([np.asarray(Image.open(path)) > 0 for path in folder.glob("*_mask.tif")])
@@ -54,34 +54,34 @@ def test_counts_are_those_of_the_files(explored, small_phantoms):
     assert len(cases) == 12
 
 
-def test_clinical_values_are_those_of_the_table(explored, small_phantoms):
+def test_clinical_values_agree_with_the_table(explored, small_phantoms):
     _, cases = explored
     written = pd.read_csv(small_phantoms / "data.csv", index_col="Patient").loc[cases.index]
     pd.testing.assert_series_equal(cases["age"], written["age_at_initial_pathologic"], check_names=False)
     pd.testing.assert_series_equal(cases["grade"], written["neoplasm_histologic_grade"] + 1, check_names=False)
 
 
-def test_who_lacks_sequences(explored):
-    """As `synthesize` says: the sixth lacks T1, the ninth T1 with contrast, the twelfth both."""
+def test_missing_sequences(explored):
+    """In the phantoms, the sixth patient has no T1, the ninth no post-contrast T1, and the twelfth neither."""
     folder, cases = explored
-    lacking = {int(patient[-4:]): names for patient, names in cases["missing"].items() if names}
-    assert lacking == {6: ("pre-contrast",), 9: ("post-contrast",), 12: ("pre-contrast", "post-contrast")}
-    assert "3 patients of 12 without a sequence (post-contrast 2, pre-contrast 2)" in page_text(folder)
+    missing = {int(patient[-4:]): names for patient, names in cases["missing"].items() if names}
+    assert missing == {6: ("pre-contrast",), 9: ("post-contrast",), 12: ("pre-contrast", "post-contrast")}
+    assert "the missing sequences of 3 patients of 12 (post-contrast 2, pre-contrast 2)" in page_text(folder)
 
 
-def test_the_page_says_what_was_counted(explored):
+def test_the_page_states_the_counts(explored):
     folder, cases = explored
     text = page_text(folder)
     assert f"<dt>slices</dt><dd>{cases['slices'].sum():,}</dd>" in text
-    assert f"Slices a patient: median {cases['slices'].median():.0f}, " in text
+    assert f"Slices per patient: median {cases['slices'].median():.0f}, " in text
     assert f"<dd>{(cases['grade'] == 2).sum()} / {(cases['grade'] == 3).sum()}</dd>" in text
-    assert "1 patient without a value in any: TCGA_CS_0004." in text
+    assert "No clinical value is known for 1 patient: TCGA_CS_0004." in text
     left = (cases["column"] < 0.5).sum()
-    assert f"{left} lie left of the middle of the picture, {12 - left} right" in text
+    assert f"{left} in the left half of the picture, {12 - left} in the right half" in text
     assert "64 × 64 (12 patients)" in text
 
 
-def test_every_figure_is_a_file_and_on_the_page(explored):
+def test_every_figure_is_a_file_and_is_on_the_page(explored):
     folder, _ = explored
     files = sorted(path.read_bytes() for path in (folder / "figures").iterdir())
     shown = [base64.b64decode(data) for data in re.findall(r'src="data:image/png;base64,([^"]+)"', page_text(folder))]
@@ -90,7 +90,7 @@ def test_every_figure_is_a_file_and_on_the_page(explored):
 
 
 def test_the_page_in_a_browser(explored, tmp_path):
-    """No error, and a click sorts all patients by tumour pixels."""
+    """No script error, and a click sorts the table of all patients by tumour pixels."""
     folder, cases = explored
     found = in_browser(page_text(folder), """
       const tables = document.querySelectorAll("table"), table = tables[tables.length - 1];
@@ -108,8 +108,8 @@ def test_grade_table_by_hand():
     assert rows == [["CS", "2", "1", "3", "33"], ["DU", "0", "2", "2", "100"]]
 
 
-def test_odd_patients_and_no_clinical_table(tiny, tmp_path, capsys):
-    """Beside the two: one without tumour, one black throughout."""
+def test_unusual_patients_and_no_clinical_table(tiny, tmp_path, capsys):
+    """Two ordinary patients, one without tumour and one with black images."""
     (tiny / "data.csv").unlink()
     for name, black in (("TCGA_CS_0003_19990101", "*_mask.tif"), ("TCGA_CS_0004_19990101", "*[0-9].tif")):
         write_patient(tiny / name, 3)
@@ -122,13 +122,13 @@ def test_odd_patients_and_no_clinical_table(tiny, tmp_path, capsys):
     text = page_text(tmp_path / "out")
     assert "No clinical value is known" in text and "No grade is known." in text
     assert not (tmp_path / "out" / "figures" / "grade.png").exists()
-    assert "2 patients without tumour in any slice, or without a visible head" in text
+    assert "exclude 2 patients without tumour in any slice or without a visible head" in text
 
 
 def test_one_grade_only(tmp_path):
     found = survey.survey([head_volume("TCGA_CS_1", left=20)])
-    text = "".join(explore_page.grade_against(found.cases, tmp_path))
-    assert "1 patient of known grade" in text and ">100</td>" in text
+    text = "".join(explore_page.grade_comparisons(found.cases, tmp_path))
+    assert "The grade of 1 patient is known" in text and ">100</td>" in text
 
 
 def test_errors_are_one_line(tiny, tmp_path):
@@ -140,35 +140,35 @@ def test_errors_are_one_line(tiny, tmp_path):
 
 
 @pytest.mark.parametrize("values", [[3, 37], [5, 5], [0, 1, 2]])
-def test_bins_hold_equally_many_whole_numbers(values):
+def test_bins_contain_equally_many_integers(values):
     edges = whole_bins(values)
     assert edges[0] < min(values) and max(values) < edges[-1] and len(edges) <= 14
     assert len(set(np.diff(edges))) == 1 and float(edges[1] - edges[0]).is_integer()
 
 
 def test_only_one_augmentation_is_enabled():
-    for name in sheet.OFF:
-        alone = sheet.enable_only(AUGMENT, name)
-        on = {field for field, off in sheet.OFF.items() if alone[field] != off}
+    for name in augmentation.OFF:
+        alone = augmentation.enable_only(AUGMENT, name)
+        on = {field for field, off in augmentation.OFF.items() if alone[field] != off}
         assert on == {name}
     strengths = {"elastic_share", "bias_field_deviation"}
-    assert set(sheet.OFF) | strengths == set(AUGMENT)  # every augmentation is in the figure
+    assert set(augmentation.OFF) | strengths == set(AUGMENT)  # every augmentation is in the figure
 
 
 def test_strongest_of_several_samples():
     rng = np.random.default_rng(0)
     image, mask = rng.normal(size=(32, 32, 3)).astype(np.float32), np.eye(32, dtype=np.float32)
-    flipped, flipped_mask = sheet.strongest(image, mask, AUGMENT, "flip_horizontal")
+    flipped, flipped_mask = augmentation.strongest(image, mask, AUGMENT, "flip_horizontal")
     np.testing.assert_allclose(flipped, image[:, ::-1], atol=1e-4)
     np.testing.assert_allclose(flipped_mask, mask[:, ::-1], atol=1e-4)
-    missing, _ = sheet.strongest(image, mask, AUGMENT, "missing_sequence")
+    missing, _ = augmentation.strongest(image, mask, AUGMENT, "missing_sequence")
     np.testing.assert_array_equal(missing, image[..., [1, 1, 1]])
-    brighter, _ = sheet.strongest(image, mask, AUGMENT, "brightness")
+    brighter, _ = augmentation.strongest(image, mask, AUGMENT, "brightness")
     shifts = (brighter - image).mean(axis=(0, 1))
     np.testing.assert_allclose(brighter - image, np.broadcast_to(shifts, image.shape), atol=1e-4)
     assert np.abs(shifts).mean() > 0.1
 
 
 def test_titles_state_the_range():
-    assert sheet.title("rotation_degrees", AUGMENT) == "rotation, ±15°"
-    assert sheet.title("crop_scale", AUGMENT) == "random crop, 0.8 to 1.1"
+    assert augmentation.title("rotation_degrees", AUGMENT) == "rotation, ±15°"
+    assert augmentation.title("crop_scale", AUGMENT) == "random crop, 0.8 to 1.1"

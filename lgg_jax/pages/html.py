@@ -3,8 +3,9 @@
     sections = {"Ages": [paragraph("87 of 88 are known."), picture("age.png", "Patients by decade.")]}
     Path("data.html").write_text(page("The data", "88 patients.", sections), encoding="utf-8")
 
-The file holds its styles, its script and its pictures. A page is light or dark as the reader's system is, and readable
-on a phone and in print. Jinja2 escapes every text; the parts returned here are Markup, which it does not escape again.
+The file contains its styles, its script and its pictures. A page follows the light or dark mode of the reader's system.
+It is readable on a phone and in print. Jinja2 escapes every text. The parts returned here are Markup, which Jinja2 does
+not escape again.
 """
 
 import base64
@@ -16,6 +17,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+SORTING = "Click a column header to sort by this column."  # at the end of a long table's caption
 _TEMPLATES = Environment(
     loader=PackageLoader("lgg_jax.pages"), autoescape=True, undefined=StrictUndefined,
     trim_blocks=True, lstrip_blocks=True,
@@ -24,18 +26,18 @@ _PARTS = _TEMPLATES.get_template("parts.html").module
 
 
 def page(title: str, lead: str, sections: dict[str, Iterable[Markup]]) -> str:
-    """The whole document, to be written to a file.
+    """Render the whole document.
 
     Args:
-      title: of the page and of its window.
+      title: the title of the page and of its window.
       lead: the paragraph under the title.
-      sections: heading → its parts, in reading order; links to the headings follow the lead.
+      sections: {heading: parts}, in reading order. Links to the headings follow the lead.
     """
     return _TEMPLATES.get_template("page.html").render(title=title, lead=lead, sections=sections)
 
 
 def fill(template: str, **values) -> Markup:
-    """A part with a template of its own, such as "model_card.html"."""
+    """Render a part that has its own template, such as "model_card.html"."""
     return Markup(_TEMPLATES.get_template(template).render(values))
 
 
@@ -44,37 +46,37 @@ def paragraph(text: str) -> Markup:
 
 
 def facts(values: dict[str, str]) -> Markup:
-    """Headline values in tiles: label → value as it is to be read."""
+    """Tiles with the main values: {label: formatted value}."""
     return _PARTS.facts(values)
 
 
 def cards(*parts: Markup) -> Markup:
-    """Pictures and narrow tables side by side, three at most, as far as the window is wide."""
+    """Pictures and narrow tables side by side: as many as fit in the window, at most three."""
     return _PARTS.cards(parts)
 
 
 def picture(path, caption: str, wide: bool = False) -> Markup:
-    """The PNG at `path` with what the reader should see in it under it; in `cards`, a wide one has its own row."""
+    """The PNG at `path` with its caption, which is also the alternative text. In `cards`, `wide` takes a whole row."""
     return _PARTS.picture(_base64(path), caption, wide)
 
 
 def layers(base, overlays: dict[str, tuple[Path, str]], caption: str) -> Markup:
-    """The PNG at `base` with transparent ones over it, each shown or hidden by a checkbox.
+    """The PNG at `base` with transparent overlays, each with a checkbox that shows or hides it.
 
     Args:
-      overlays: label → its PNG, of the same shape, and the colour that it draws in; two at most.
+      overlays: {label: (PNG of the same aspect ratio, colour of its lines)}, at most two.
     """
     above = [{"label": label, "data": _base64(path), "colour": colour} for label, (path, colour) in overlays.items()]
     return _PARTS.layers(_base64(base), above, caption)
 
 
 def table(frame: pd.DataFrame, caption: str, formats: dict[str, str] | None = None, sortable: bool = True) -> Markup:
-    """A table, sorted by a click on a column's head where `sortable`; the index is not shown.
+    """A table without the index of `frame`. If `sortable`, a click on a column header sorts the rows.
 
     Args:
-      frame: a column of numbers is sorted and aligned as numbers, any other as text; missing values are a dash.
-      formats: format specification by column, such as {"dice": ".3f"}; else whole numbers with thousands separators
-        and others with four digits.
+      frame: a column of numbers is sorted and aligned as numbers, any other column as text. A missing value is a dash.
+      formats: format specification by column, such as {"dice": ".3f"}. By default, integers have thousands separators,
+        and other numbers have four digits.
     """
     formats = formats or {}
     numeric = {name: pd.api.types.is_numeric_dtype(frame[name]) for name in frame}
@@ -84,7 +86,7 @@ def table(frame: pd.DataFrame, caption: str, formats: dict[str, str] | None = No
 
 
 def _cell(value, numeric: bool, spec: str | None) -> dict:
-    """What a cell sorts by, its `value`, None where it is missing; and the text that it shows."""
+    """The sort key of a cell (`value`, None for a missing value) and its text."""
     if pd.isna(value):
         return {"numeric": numeric, "value": None, "text": "–"}
     if not numeric:

@@ -1,4 +1,4 @@
-"""No markup in Python, and no name of a patient, a run or a folder that becomes markup."""
+"""Escaping: Python code contains no markup, and names of patients, runs and folders never become markup."""
 
 import ast
 import dataclasses
@@ -15,6 +15,7 @@ from configs import default, seed_paper_finetune
 from lgg_jax import config as config_lib
 from lgg_jax.data import dataset
 from lgg_jax.data.survey import survey
+from lgg_jax.figures import augmentation
 from lgg_jax.pages import explore, html, report
 from lgg_jax.pages.runs import Evaluation, Run
 
@@ -23,7 +24,7 @@ FILES = sorted(Path(html.__file__).parent.glob("*.py"))
 
 
 class Structure(HTMLParser):
-    """Tags with the names of their attributes; values of attributes; texts."""
+    """The tags with the names of their attributes, the values of the attributes, and the texts."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -39,26 +40,26 @@ class Structure(HTMLParser):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_python_holds_no_markup(path):
+def test_python_contains_no_markup(path):
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     literals = (node for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
     assert [node.lineno for node in literals if re.search("</?[A-Za-z]", node.value)] == []
 
 
 def explored(name: str, folder: Path, monkeypatch) -> str:
-    """The page of a data folder and a patient of this name; the patient lacks a sequence and clinical values."""
-    bare = dataclasses.replace(head_volume(name, left=20), clinical={})
-    bare.image[..., 2] = bare.image[..., 1]
-    volumes = [bare, head_volume("TCGA_CS_2", left=30), head_volume("TCGA_DU_3", left=35)]
-    monkeypatch.setattr(dataset, "load_volumes", lambda _, names: (one for one in volumes if one.patient in names))
-    monkeypatch.setattr(explore.sheet, "augmentation_sheet", lambda *given: Image.new("L", (4, 4)).save(given[-1]))
+    """The page of `explore`: data folder and first patient have this name; the patient has missing values."""
+    incomplete = dataclasses.replace(head_volume(name, left=20), clinical={})
+    incomplete.image[..., 2] = incomplete.image[..., 1]
+    volumes = [incomplete, head_volume("TCGA_CS_2", left=30), head_volume("TCGA_DU_3", left=35)]
+    monkeypatch.setattr(dataset, "load_volumes", lambda _, names: (scan for scan in volumes if scan.patient in names))
+    monkeypatch.setattr(augmentation, "augmentation_sheet", lambda *values: Image.new("L", (4, 4)).save(values[-1]))
     config = default.get_config()
     config.data.dir = name
     return explore.compose(survey(volumes), config, folder)
 
 
 def reported(name: str, folder: Path) -> str:
-    """The page of an evaluated run in which every name is this one."""
+    """The page of `report` for three runs in which every name is this one."""
     for picture in ("best", "best_truth", "best_prediction"):
         (folder / "figures" / "cases").mkdir(parents=True, exist_ok=True)
         Image.new("L", (4, 4)).save(folder / "figures" / "cases" / f"{picture}.png")
@@ -79,7 +80,7 @@ def reported(name: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("page", ["report", "explore"])
-def test_names_inject_nothing(page, tmp_path, monkeypatch):
+def test_names_are_escaped(page, tmp_path, monkeypatch):
     def compose(name):
         return reported(name, tmp_path) if page == "report" else explored(name, tmp_path, monkeypatch)
 

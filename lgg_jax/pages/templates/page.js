@@ -1,4 +1,4 @@
-// Clicking the head of a column sorts the table. Cells without a value stay last in both directions.
+// A click on a column header sorts the table. Cells without a value are last in both directions.
 for (const button of document.querySelectorAll("th button")) button.addEventListener("click", () => {
   const head = button.parentElement, body = head.closest("table").tBodies[0];
   const way = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
