@@ -1,4 +1,4 @@
-"""What the workdir of a run says: its config, how it learnt, and its evaluations.
+"""Reading a workdir for the report: config, training log and evaluations.
 
     run = read_run(Path("runs/cpu"), name="cpu")
     run.evaluations[0].metrics
@@ -18,8 +18,8 @@ from lgg_jax.data import splits as splits_lib
 from lgg_jax.errors import UserError
 
 KINDS = ("segmentation", "classification")
-AGAIN = "give the command that wrote it again"
-# The configs of the report that this project started from, and what it states of each.
+AGAIN = "run the command that wrote it again"
+# The configs that reproduce the report this project started from, and the scores that the report states for them.
 PUBLISHED = (
     (seed_paper, {"Dice": 0.0711}),
     (seed_paper_finetune, {"Dice": 0.3854}),
@@ -37,8 +37,8 @@ class Evaluation:
 
     Attributes:
       metrics: the content of metrics.json.
-      tables: cases.csv by "cases"; of a joint task the grades of grades.csv by "grades".
-      cases: the content of figures/cases/cases.json, empty where there is none.
+      tables: {"cases": cases.csv}; for a joint task also {"grades": grades.csv}.
+      cases: the content of figures/cases/cases.json, empty if the file does not exist.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Evaluation:
     cases: list[dict]
 
     def results(self) -> dict[str, dict]:
-        """The numbers by kind, "segmentation" or "classification"; of a joint task both, where grades are known."""
+        """The scores by kind, "segmentation" or "classification". A joint task has both if grades are known."""
         if self.metrics["task"] != "joint":
             return {self.metrics["task"]: self.metrics}
         return {kind: self.metrics[kind] for kind in KINDS if self.metrics[kind]}
@@ -56,15 +56,15 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a workdir holds.
+    """The content of a workdir.
 
     Attributes:
-      name: the folder's, or its whole path where two have the same.
-      config: field → value, such as "data.size" → 256.
-      chosen: the content of postprocess.json, None before the training has ended.
-      versions: the content of versions.json, None where an older version began the run.
-      log: columns `step` and the names of metrics.jsonl, a row a line.
-      published: what the report this project started from states of a run with this protocol.
+      name: the name of the folder, or its full path if two runs have the same name.
+      config: {field: value}, such as {"data.size": 256}.
+      chosen: the content of postprocess.json, None before the end of the training.
+      versions: the content of versions.json, None if an older version of lgg_jax started the run.
+      log: one row per line of metrics.jsonl, with the column `step` and one column per logged value.
+      published: the scores in the report this project started from, for a run with the same protocol.
     """
 
     name: str
@@ -79,18 +79,22 @@ class Run:
 
 
 def read_run(workdir: Path, name: str) -> Run:
-    """Everything of a workdir that the page shows; UserError where the folder is none."""
+    """Read the content of a workdir.
+
+    Raises:
+      UserError: the folder is not a workdir, or a file in it cannot be read.
+    """
     fields = workdir_lib.read_fields(workdir, "pass the --workdir of a training run")
-    found = sorted((path.parent for path in workdir.glob("eval/*/metrics.json")), key=lambda f: (f.name != "test", f))
+    folders = sorted((path.parent for path in workdir.glob("eval/*/metrics.json")), key=lambda f: (f.name != "test", f))
     return Run(
         name, workdir, fields, splits_lib.read_splits(workdir / "splits.json"),
         read_optional(workdir / "postprocess.json"), read_optional(workdir / "versions.json"),
-        read_log(workdir / "logs" / "metrics.jsonl"), [read_evaluation(folder) for folder in found], published(fields),
+        read_log(workdir / "logs" / "metrics.jsonl"), list(map(read_evaluation, folders)), published(fields),
     )  # fmt: skip
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """One of eval/."""
+    """Read a folder of eval/."""
     try:
         tables = {name: read_table(folder / f"{name}.csv") for name in ("cases", "grades")
                   if (folder / f"{name}.csv").exists()}  # fmt: skip
@@ -102,27 +106,30 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Names stay text, and only an empty cell is missing: a patient may be called 007, an institution NA."""
+    """Read a CSV file. Names stay text, and only empty cells are missing: a patient may be 007, an institution NA."""
     names = {"patient": str, "institution": str}
     return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
 
 
 def read_optional(path: Path) -> dict | None:
-    """The content of a JSON file, None where there is none."""
+    """The content of a JSON file, None if the file does not exist."""
     return workdir_lib.read_json(path, AGAIN) if path.exists() else None
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """The lines of metrics.jsonl; empty where there is none."""
+    """The lines of metrics.jsonl; an empty table if the file does not exist."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):  # only a line that a kill cut short does not parse
+        with contextlib.suppress(ValueError):  # a line is incomplete if the run was killed while writing it
             rows.append(json.loads(line))
     return pd.DataFrame(rows)
 
 
 def published(config: dict) -> dict[str, float]:
-    """What is stated of the protocol of `config`; empty unless it is one of those, but for the data and the length."""
+    """The scores that the starting report states for the protocol of `config`, empty for any other protocol.
+
+    The data and the length of the training may differ.
+    """
     for module, values in PUBLISHED:
         fields = fields_of(module.get_config())
         compared = [key for key in fields.keys() & config.keys() if key.startswith(_PROTOCOL)]

@@ -1,4 +1,4 @@
-"""What the workdir of a run says."""
+"""Reading a workdir for the report."""
 
 import pandas as pd
 import pytest
@@ -17,16 +17,16 @@ from lgg_jax.pages import runs
     (seed_paper_classifier, {"data.split_by": "patient"}, {}),
     (default, {}, {}),
 ])  # fmt: skip
-def test_whose_protocol_it_is(module, fields, values):
+def test_published_scores_belong_to_a_protocol(module, fields, values):
     config = module.get_config()
     config.update_from_flattened_dict(fields)
     assert runs.published(config_lib.fields_of(config)) == values
 
 
-def test_a_line_cut_short_is_left_out(tmp_path):
+def test_an_incomplete_line_is_skipped(tmp_path):
     log = tmp_path / "metrics.jsonl"
     log.write_text('{"step": 1, "train/loss": 0.5}\n{"step": 2, "train/loss": 0.25}\n')
-    whole = runs.read_log(log)
-    assert list(whole["train/loss"]) == [0.5, 0.25]
+    complete = runs.read_log(log)
+    assert list(complete["train/loss"]) == [0.5, 0.25]
     log.write_text(log.read_text() + '{"step": 99, "tra')
-    pd.testing.assert_frame_equal(runs.read_log(log), whole)
+    pd.testing.assert_frame_equal(runs.read_log(log), complete)
