@@ -90,7 +90,7 @@ def get_config() -> ConfigDict:
     config.model.dtype = "float32"  # precision of the computation: "float32", or "bfloat16" for TPUs and recent GPUs
     config.model.pretrained = ""  # weights of a ResNet50, as `convert` writes them; "": random initial weights
     config.model.hidden = (256,)  # widths of the fully connected hidden layers of "classifier" and of the grade head
-    config.model.fixed_norm = ()  # modules whose BatchNorm statistics are not updated in training, as ("backbone",)
+    config.model.fixed_norm = ()  # modules whose BatchNorm statistics are not updated in training, like ("backbone",)
     config.model.grade_head = False  # True: add a classifier of the grade to the deepest features of "unet_resnet50"
     # Conventions of the weights of a ResNet50. With model.pretrained they are read from the file.
     config.model.stride_on_first = False  # convolution of a block with the stride: True: first (Keras); False: second
@@ -98,7 +98,8 @@ def get_config() -> ConfigDict:
     config.model.input_order = "RGB"  # order of the input channels: "RGB", or "BGR" (reversed)
     config.model.input_scale = (1.0, 1.0, 1.0)  # factors of the normalised input channels, in that order
 
-    # The loss is the weighted sum of these terms. Weights are at least 0; 0 leaves the term out.
+    # The loss is the weighted sum of the terms bce, dice and focal_tversky (for masks) and label (for labels). Their
+    # weights are at least 0; 0 leaves the term out. All other numbers in config.loss are above 0.
     config.loss = ConfigDict()
     config.loss.bce = 1.0  # weight of the mask's binary cross-entropy
     config.loss.dice = 1.0  # weight of the soft Dice loss
@@ -142,7 +143,7 @@ def get_config() -> ConfigDict:
     # of pixels more on each side, such as (16, 32).
     config.eval.finer = ()
     config.eval.flip_tta = "choose"  # test-time augmentation, averaging with the mirrored slice: "on", "off", "choose"
-    # Keep one connected component, of the large ones that with the highest mean log-odds: "on", "off", "choose".
+    # Keep one connected component: of the large ones, the one with the highest mean log-odds. "on", "off", "choose".
     config.eval.largest_component = "choose"
     config.eval.fill_holes = "choose"  # fill the holes of the mask in each slice: "on", "off", "choose"
     config.eval.threshold = 0.0  # threshold of the probability, above 0 and below 1; 0: chosen on the validation set
