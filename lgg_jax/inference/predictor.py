@@ -1,8 +1,10 @@
-"""From a scan to a probability on the scan's own grid: the one path that validation, evaluate and predict take.
+"""Prediction: from a scan to tumour probabilities and a mask on the grid of the scan.
 
     predict = make_predictor(model, batch_size=16)
     case = cases.prepare_case(volume, config.data)
     probability = case_probability(predict, variables, case, flip_tta=True, finer=(16, 32))  # (slice, height, width)
+
+Validation, evaluation and prediction all use this module.
 """
 
 import dataclasses
@@ -24,7 +26,15 @@ Predictor = Callable[..., np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Postprocessing:
-    """How probabilities become a mask; fixed or chosen on validation, and saved as `postprocess.json`."""
+    """Inference and post-processing options, fixed or chosen on the validation set; saved as `postprocess.json`.
+
+    Attributes:
+      flip_tta: whether the probability is the mean over a slice and its mirror image (test-time augmentation).
+      largest_component: whether `postprocess.largest_component` is applied.
+      fill_holes: whether `postprocess.fill_holes` is applied.
+      threshold: pixels with a probability at or above it are tumour.
+      finer: pixels to add to the side of the network grid; the probability is the mean over all grids.
+    """
 
     flip_tta: bool = False
     largest_component: bool = False
@@ -33,17 +43,27 @@ class Postprocessing:
     finer: Sequence[int] = ()
 
     def mask(self, probability: np.ndarray, head: np.ndarray) -> np.ndarray:
-        """(slice, height, width) float32 → bool; `head` (the same shape, bool) is `volume.foreground` of the scan."""
+        """Apply the threshold and the post-processing.
+
+        Args:
+          probability: (slice, height, width) float32.
+          head: (slice, height, width) bool, `volume.foreground` of the scan.
+
+        Returns:
+          (slice, height, width) bool.
+        """
         mask = probability >= self.threshold
         mask = postprocess.largest_component(mask, probability, head) if self.largest_component else mask
         return postprocess.fill_holes(mask) if self.fill_holes else mask
 
 
 def make_predictor(model: nn.Module, batch_size: int, output: Callable = jax.nn.sigmoid) -> Predictor:
-    """A function (variables, *inputs) → `output` of the model's logits as NumPy, for any number n of rows.
+    """A function (variables, *inputs) → outputs as NumPy arrays, for any number n of rows.
 
-    Each input is (n, …), an image or what else the model takes. The last batch is filled up with its own first rows
-    and cut again: every shape is compiled once, nothing dropped.
+    Args:
+      model: takes inputs (batch, …), such as images and clinical values.
+      batch_size: rows in a batch, over all devices of this host; rounded up to a multiple of their number.
+      output: applied to the logits of the model.
     """
 
     def apply(variables, inputs):
@@ -54,7 +74,15 @@ def make_predictor(model: nn.Module, batch_size: int, output: Callable = jax.nn.
 
 
 def in_batches(apply: Callable, batch_size: int) -> Predictor:
-    """`apply`(variables, inputs) over all devices of this host, called with inputs of any length."""
+    """A function (variables, *inputs) that calls `apply` on batches and concatenates the results as NumPy arrays.
+
+    The last batch is padded with its own first rows, and the padding is removed from the result. All batches therefore
+    have the same shape, which is compiled once, and no row is dropped.
+
+    Args:
+      apply: (variables, inputs) → a tree of outputs; all arrays are (devices, rows / devices, …).
+      batch_size: as for `make_predictor`.
+    """
     devices = parallel.local_devices()
     batch_size = -(-batch_size // devices) * devices
 
@@ -70,19 +98,22 @@ def in_batches(apply: Callable, batch_size: int) -> Predictor:
 
 
 def _rows(output: jax.Array, count: int) -> np.ndarray:
-    """(devices, rows / devices, …) → the first `count` rows."""
+    """(devices, rows / devices, …) → the first `count` rows, (count, …)."""
     return np.asarray(output).reshape(-1, *output.shape[2:])[:count]
 
 
 def case_probability(
     predict: Predictor, variables: dict, case: Case, flip_tta: bool, finer: Sequence[int] = ()
 ) -> np.ndarray:
-    """Probability of tumour on the scan's grid, (slice, height, width) float32.
+    """The probability of tumour on the grid of the scan: (slice, height, width) float32.
 
     Args:
-      flip_tta: mean with its mirror's.
-      finer: mean with those on grids of so many pixels more than the case's own. The network is convolutional, so it
-        can be shown finer slices than it is trained on.
+      predict: (variables, images) → probabilities.
+      variables: variables of the model.
+      case: a case that `prepare_case` returned.
+      flip_tta: whether to average over each slice and its mirror image.
+      finer: pixels to add to the side of the network grid, for multi-scale inference. The result is the mean over the
+        grid of the case and these finer grids. The network is convolutional, so any grid is allowed.
     """
     grids = [case, *(prepare_case(case.scan, case.data, case.geometry.size + more) for more in finer)]
     return np.mean([_grid_probability(predict, variables, grid, flip_tta) for grid in grids], axis=0, dtype=np.float32)
@@ -91,12 +122,12 @@ def case_probability(
 def _grid_probability(predict: Predictor, variables: dict, case: Case, flip_tta: bool) -> np.ndarray:
     probability = predict(variables, case.images)
     if flip_tta:
-        flipped = predict(variables, case.images[:, :, ::-1])
-        probability = (probability + flipped[:, :, ::-1]) / 2
+        mirrored = predict(variables, case.images[:, :, ::-1])
+        probability = (probability + mirrored[:, :, ::-1]) / 2
     return volume.input_grid(probability, case.geometry)
 
 
 def case_mask(predict: Predictor, variables: dict, case: Case, chosen: Postprocessing) -> np.ndarray:
-    """What is called tumour on the scan's grid, (slice, height, width) bool."""
+    """The predicted mask on the grid of the scan: (slice, height, width) bool."""
     probability = case_probability(predict, variables, case, chosen.flip_tta, chosen.finer)
     return chosen.mask(probability, volume.foreground(case.scan.image))

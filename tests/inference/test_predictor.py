@@ -1,4 +1,4 @@
-"""From a scan to a probability on its own grid: nothing dropped, nothing shifted, the mirror for the mirror."""
+"""Prediction: all rows in their place, probabilities on the grid of the scan, test-time augmentation, masks."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from lgg_jax.inference.predictor import Postprocessing, case_probability, in_bat
 
 
 class Scale(nn.Module):
-    """Logits are `factor` times FLAIR, more so on the left if `lopsided`: not symmetric, as no trained model is."""
+    """Logits are `factor` times FLAIR; if `lopsided`, it decreases from left to right, to break the symmetry."""
 
     lopsided: bool = False
 
@@ -28,7 +28,7 @@ VARIABLES = {"params": {"factor": jnp.asarray(2.0)}}
 
 
 def scan(height=40, width=56, slices=3) -> Volume:
-    """A bright square head on a dark ground, in it a brighter square of tumour, off the centre."""
+    """A bright rectangular head on a dark background, with a brighter square tumour away from the centre."""
     image = np.full((slices, height, width, 3), 3, np.uint8)
     image[:, 4:-4, 8:-8] = 90
     mask = np.zeros(image.shape[:3], bool)
@@ -38,7 +38,7 @@ def scan(height=40, width=56, slices=3) -> Volume:
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 9])
-def test_every_row_is_predicted_once_in_its_place(count):
+def test_every_row_is_predicted_once_and_in_order(count):
     images = np.random.default_rng(count).normal(size=(count, 4, 6, 3)).astype("float16")
     predict = make_predictor(Scale(), batch_size=4)
     probability = predict(VARIABLES, images)
@@ -49,7 +49,7 @@ def test_every_row_is_predicted_once_in_its_place(count):
 
 
 class Two(nn.Module):
-    """Two answers from two inputs, the second of any width."""
+    """Two outputs from two inputs, the second of any width."""
 
     def __call__(self, image, values, train: bool):
         return {"mask": image[..., 1], "label": image[:, 0, 0, 0] + values.sum(axis=1)}
@@ -57,32 +57,32 @@ class Two(nn.Module):
 
 @pytest.mark.parametrize("width", [0, 3])
 @pytest.mark.parametrize("count", [1, 4, 5])
-def test_several_inputs_and_answers(count, width):
+def test_several_inputs_and_outputs(count, width):
     rng = np.random.default_rng(count)
     images, values = rng.normal(size=(count, 4, 6, 3)).astype("float16"), rng.normal(size=(count, width))
     predict = make_predictor(Two(), 4, output=lambda logits: logits)
-    answers = predict(VARIABLES, images, values.astype("float32"))
-    assert answers["mask"].shape == (count, 4, 6) and answers["label"].shape == (count,)
-    np.testing.assert_allclose(answers["mask"], images[..., 1], rtol=1e-6)
-    np.testing.assert_allclose(answers["label"], images[:, 0, 0, 0] + values.sum(axis=1), rtol=1e-3, atol=1e-3)
+    outputs = predict(VARIABLES, images, values.astype("float32"))
+    assert outputs["mask"].shape == (count, 4, 6) and outputs["label"].shape == (count,)
+    np.testing.assert_allclose(outputs["mask"], images[..., 1], rtol=1e-6)
+    np.testing.assert_allclose(outputs["label"], images[:, 0, 0, 0] + values.sum(axis=1), rtol=1e-3, atol=1e-3)
 
 
-def test_rows_are_shared_by_devices_and_put_together_again(monkeypatch):
-    """Batches of 3 on 2 devices are of 4: a device has 2 rows of each."""
-    seen = []
+def test_rows_are_sharded_over_devices_and_concatenated(monkeypatch):
+    """A batch size of 3 on 2 devices is rounded up to 4: 2 rows per device."""
+    shapes = []
 
     def apply(factor, inputs):
-        seen.append(inputs[0].shape)
+        shapes.append(inputs[0].shape)
         return factor * inputs[0]
 
     monkeypatch.setattr(jax, "local_device_count", lambda: 2)
     rows = np.arange(14.0).reshape(7, 2)
     np.testing.assert_array_equal(in_batches(apply, 3)(2, rows), 2 * rows)
-    assert seen == [(2, 2, 2)] * 2
+    assert shapes == [(2, 2, 2)] * 2
 
 
-def test_the_mirror_for_the_mirror():
-    """Averaged over flips, a prediction of the mirrored scan is the mirror of the prediction."""
+def test_flip_tta_makes_the_prediction_symmetric():
+    """With test-time augmentation, the prediction for a mirrored scan is the mirror image of the prediction."""
     config = default.get_config().data
     config.size, config.crop = 16, False
     predict = make_predictor(Scale(lopsided=True), batch_size=4)
@@ -97,7 +97,7 @@ def test_the_mirror_for_the_mirror():
 
 
 @pytest.mark.parametrize("flip_tta", [True, False])
-def test_the_mean_over_grids(flip_tta):
+def test_multi_scale_inference_is_the_mean_over_grids(flip_tta):
     config = default.get_config().data
     config.size = 16
     predict = make_predictor(Scale(lopsided=True), batch_size=4)
@@ -113,7 +113,7 @@ def test_the_mean_over_grids(flip_tta):
 
 @pytest.mark.parametrize("crop", [True, False])
 @pytest.mark.parametrize("height, width", [(40, 56), (56, 40), (64, 64)])
-def test_the_probability_lies_on_the_grid_of_the_scan(height, width, crop):
+def test_the_probability_is_on_the_grid_of_the_scan(height, width, crop):
     config = default.get_config().data
     config.size, config.crop = 64, crop
     volume = scan(height, width)
@@ -125,10 +125,10 @@ def test_the_probability_lies_on_the_grid_of_the_scan(height, width, crop):
     assert probability.shape == volume.mask.shape
     predicted = Postprocessing(threshold=0.9).mask(probability, foreground(volume.image))
     overlap = (predicted & volume.mask).sum() / (predicted | volume.mask).sum()
-    assert overlap > 0.8, "the brightest square is the tumour, in its own place"
+    assert overlap > 0.8, "the brightest square is the tumour, at the same position"
 
 
-def test_a_probability_becomes_a_mask():
+def test_mask_of_a_probability():
     probability = np.zeros((2, 4, 8), np.float32)
     probability[0, :2, :3], probability[0, 3, 7], probability[1, 0, 0] = 0.6, 0.9, 0.4
     head = np.ones((2, 9, 9), bool)
