@@ -1,10 +1,14 @@
-"""The table of tasks, and the interface that each of them has.
+"""Tasks by name: the table `TASKS`, and the interface `Task` that every task implements.
 
     task = tasks.get(config.task)
     task.validate(predict, variables, cases)
 
-To add a task: write a module with everything that `Task` declares, add it to `TASKS`, and add a config and a test. A
-module that lacks something fails when this package is imported.
+To add a task:
+
+1. Write a module in this folder with everything that `Task` declares.
+2. Add it to `TASKS`. If the module lacks a part of `Task`, the import of this package raises TypeError.
+3. Add a config, configs/<name>.py. Its docstring states the command and the result.
+4. Add a test, tests/tasks/test_<name>.py.
 """
 
 from collections.abc import Iterable
@@ -16,6 +20,7 @@ import ml_collections
 import numpy as np
 from flax import linen as nn
 
+from lgg_jax.config import check_choice
 from lgg_jax.data.cases import Case
 from lgg_jax.data.pipeline import Slices
 from lgg_jax.errors import UserError
@@ -28,64 +33,81 @@ from lgg_jax.training.losses import AllSum
 
 
 class Task(Protocol):
-    """What train, evaluate, predict and export call of a task.
+    """The interface of a task. Training, evaluation, prediction and export use it.
 
-    `CHOSEN` is a dataclass of what is chosen on validation. Its instances are called `chosen` below.
+    Attributes:
+      OUTPUTS: the logits that the network must return: "mask" for each pixel, "label" for each slice.
+      SCORE: the name of the validation score; higher is better.
+      CHOSEN: a dataclass of the options that are chosen on the validation set. Its instances are called `chosen` below.
     """
 
-    OUTPUTS: tuple[str, ...]  # the logits that its network must return: "mask" of each pixel, "label" of each slice
-    SCORE: str  # the name of the validation score; higher is better
+    OUTPUTS: tuple[str, ...]
+    SCORE: str
     CHOSEN: type
 
     def check(self, config: ml_collections.ConfigDict) -> None:
-        """Raise UserError where the config asks for what the task does not have."""
+        """Raise UserError if the config requests something that the task does not support."""
 
     def preparation(
         self, config: ml_collections.ConfigDict, workdir: Path, segment: Segment | None, splits: dict | None
     ) -> Preparation:
-        """Return how a scan becomes a case; with `splits` for training, without for evaluation."""
+        """Return the function that turns a scan into a case.
+
+        Args:
+          config: the config of the run.
+          workdir: the folder of the run.
+          segment: predicts the mask of a scan; None if `config.data.segmentation_workdir` is empty.
+          splits: the splits of a training; None for an evaluation.
+        """
 
     def inputs(self, batch: dict) -> tuple:
-        """Return what the network takes of a batch."""
+        """Return the inputs of the network from a batch."""
 
     def predictor(self, model: nn.Module, batch_size: int) -> Predictor:
-        """Return (variables, *inputs) → the network's outputs as NumPy arrays."""
+        """Return a function (variables, *inputs) → outputs of the network as NumPy arrays."""
 
     def cached(
         self, config: ml_collections.ConfigDict, variables: dict, slices: Slices, cases: list[Case], model: nn.Module
     ) -> tuple[Slices, list[Case]]:
-        """Return training slices and validation cases with what can be computed once, before the first step."""
+        """Return the training slices and validation cases with everything that is computed once before training."""
 
     def loss(self, config: ml_collections.ConfigDict, logits, batch: dict, all_sum: AllSum) -> tuple[jax.Array, dict]:
-        """Return the loss, () float32, and {name: (sum, count)} over the global batch; `config` is `config.loss`."""
+        """Return the loss, () float32, and the metrics {name: (sum, count)}, both over the global batch.
+
+        Args:
+          config: `config.loss`.
+          logits: the outputs of the network for this device's shard of the batch.
+          batch: the shard of the batch, see `data.pipeline`.
+          all_sum: sums a value over all devices.
+        """
 
     def validate(self, predict: Predictor, variables: dict, cases: list[Case]) -> tuple[float, dict]:
-        """Return the validation score and {name: value} to be logged."""
+        """Return the validation score and the values to log, {name: value}."""
 
     def pictures(self, predict: Predictor, variables: dict, cases: list[Case]) -> dict[str, np.ndarray]:
-        """Return {name: (n, height, width, 3) uint8} to be logged."""
+        """Return the images to log, {name: (n, height, width, 3) uint8}."""
 
     def choose(self, predict: Predictor, variables: dict, cases: list[Case], config: ml_collections.ConfigDict):
-        """Return what is chosen on validation, and its score; `config` is `config.eval`."""
+        """Return the options with the best validation score, and this score; `config` is `config.eval`."""
 
     def evaluate(
         self, predict: Predictor, variables: dict, cases: Iterable[Case], chosen, preparation: Preparation
     ) -> Results:
-        """Score cases, which are read one at a time."""
+        """Return the scores of the cases, which are read one at a time."""
 
     def pool(self, folders: list[Path]) -> Results:
-        """Score several evaluations of different patients together, from the tables in their folders."""
+        """Return the joint scores of several evaluations of different patients, from the tables in their folders."""
 
     def about(self, config: ml_collections.ConfigDict) -> dict:
-        """Return what metrics.json states of the run."""
+        """Return the entries of metrics.json that describe the run."""
 
     def headline(self, result: dict) -> str:
-        """Return a few lines for a person, from the body of metrics.json."""
+        """Return a summary of a few lines, from the body of metrics.json."""
 
     def grading_run(
         self, config: ml_collections.ConfigDict, workdir: Path, predict: Predictor, variables: dict, chosen
     ) -> GradingRun | None:
-        """Return how the run grades a scan whose mask is given; None where the task gives no grade."""
+        """Return the function that grades a scan with a given mask; None if the run does not predict the grade."""
 
 
 TASKS = {name: provides(module, Task) for name, module in
@@ -93,14 +115,13 @@ TASKS = {name: provides(module, Task) for name, module in
 
 
 def get(name: str) -> Task:
-    """The task of `config.task`; UserError where there is none."""
-    if name not in TASKS:
-        raise UserError(f"config.task={name!r} is not known", f"use one of {', '.join(TASKS)}")
+    """The task for `config.task`; raises UserError if the name is unknown."""
+    check_choice("task", name, TASKS)
     return TASKS[name]
 
 
 def check_splits(splits: dict, config: ml_collections.ConfigDict) -> None:
-    """Raise UserError for a split by slice of a task that scores whole volumes."""
+    """Raise UserError if the data is split by slice and the task scores whole volumes."""
     if splits["by"] == "slice" and "mask" in get(config.task).OUTPUTS:
         raise UserError(
             f"a split by slice with config.task={config.task}, which scores whole volumes",

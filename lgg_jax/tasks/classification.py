@@ -1,7 +1,8 @@
-"""Classification: does a slice show tumour (`presence`), is the tumour of grade III rather than II (`grade`)?
+"""Binary classification of a slice: tumour present or absent (`presence`), or grade III or II (`grade`).
 
-A patient's score is the mean logit over its tumour slices. With `config.data.segmentation_workdir` the region around
-the tumour comes from that run's prediction for every patient that is scored, since a new patient has no true mask.
+The score of a patient is the mean logit over its tumour slices. With `config.data.segmentation_workdir`, the region
+around the tumour comes from the mask that this run predicts, for every patient that is scored: a new patient has no
+ground-truth mask.
 """
 
 import dataclasses
@@ -23,13 +24,9 @@ from lgg_jax.data.pipeline import Slices
 from lgg_jax.data.volume import Volume
 from lgg_jax.errors import UserError
 from lgg_jax.inference.predictor import Predictor, in_batches, make_predictor
-from lgg_jax.metrics.classification import (
-    best_threshold,
-    delong_ci,
-    patient_scores,
-)
+from lgg_jax.metrics.classification import best_threshold, delong_ci, patient_scores
 from lgg_jax.tasks import preparation as preparation_lib
-from lgg_jax.tasks.checks import CHOICES, check_choices, check_outputs
+from lgg_jax.tasks.checks import CHOICES, check_outputs, check_postprocessing
 from lgg_jax.tasks.patient_scores import PatientScores, Thresholds, as_table, differs_within, pool_tables
 from lgg_jax.tasks.preparation import GradingRun, Preparation, check_data, restored
 from lgg_jax.tasks.results import Results
@@ -42,74 +39,81 @@ preparation = preparation_lib.preparation
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raise UserError where the config asks for what this task does not have."""
+    """Raise UserError if the config requests something that the task does not support."""
     check_data(config.data)
     check_labels(config)
-    check_choices(config.eval)
+    check_postprocessing(config.eval)
     check_outputs(config, OUTPUTS, "does not classify")
     if config.eval.flip_tta == "on" and "backbone" in config.optimizer.frozen:
-        wrong = "config.eval.flip_tta='on': the features of a frozen backbone, which are computed once, have no mirror"
-        raise UserError(wrong, "set it to 'choose' or 'off', or freeze nothing")
+        wrong = "config.eval.flip_tta='on': the features of a frozen backbone are computed once, without mirror images"
+        raise UserError(wrong, "set it to 'choose' or 'off', or do not freeze the backbone")
     for field, value in (("eval.finer", config.eval.finer), ("train.start_size", config.train.start_size)):
         if value:
-            raise UserError(f"config.{field}={value}: a classifier sees one grid", "leave it as in configs/default.py")
+            raise UserError(f"config.{field}={value}: a classifier uses one grid", "leave it as in configs/default.py")
     if "on" in (config.eval.largest_component, config.eval.fill_holes):
-        wrong = "config.eval.largest_component and fill_holes are for masks: a classifier has none"
+        wrong = "config.eval.largest_component and fill_holes are for masks: a classifier predicts none"
         raise UserError(wrong, "leave them at 'choose', or set them to 'off'")
     if not models.network(config.model.name).images and not config.data.tabular:
-        wrong = f"config.model.name={config.model.name!r} sees config.data.tabular alone, which is empty"
-        raise UserError(wrong, "name its columns")
+        wrong = f"config.model.name={config.model.name!r} uses config.data.tabular alone, which is empty"
+        raise UserError(wrong, "set config.data.tabular to names of clinical values or mask features")
 
 
 def check_labels(config: ml_collections.ConfigDict) -> None:
-    """UserError where the augmentation would make a slice another than its label says."""
+    """Raise UserError if the augmentation invalidates labels."""
     if config.augment.carve_mix:
-        wrong = f"config.augment.carve_mix={config.augment.carve_mix}: a pasted tumour is not the one of the label"
+        wrong = f"config.augment.carve_mix={config.augment.carve_mix}: the label does not apply to a pasted tumour"
         raise UserError(wrong, "set it to 0, or use config.task=segmentation")
 
 
 def inputs(batch: dict) -> tuple:
-    """What the model takes of a batch."""
+    """The inputs of the model from a batch: images and clinical values."""
     return batch["image"], batch["clinical"]
 
 
 def predictor(model: nn.Module, batch_size: int) -> Predictor:
-    """(variables, images, clinical) → logits (n,)."""
+    """A function (variables, images, clinical) → logits (n,)."""
     return make_predictor(model, batch_size, output=lambda logits: logits)
 
 
 def cached(config, variables: dict, slices: Slices, cases: list[Case], model: nn.Module) -> tuple[Slices, list[Case]]:
-    """With a frozen backbone the features in place of the images: they are computed once, and only the head trains."""
+    """Replace the images by their features if the backbone is frozen: only the head is trained.
+
+    Returns:
+      Slices with image (slice, feature) and cases with images (row, feature), both float16.
+    """
     if "backbone" not in config.optimizer.frozen:
         return slices, cases
     apply = parallel.map_local(lambda v, x: model.apply(v, x[0].astype(jnp.float32), method=model.features))
     features = in_batches(apply, config.eval.batch_size)
 
-    def of(images: np.ndarray) -> np.ndarray:
-        return features(variables, images)
-
-    cases = [dataclasses.replace(case, images=of(case.images)) for case in cases]
-    return dataclasses.replace(slices, image=of(slices.image)), cases
+    cases = [dataclasses.replace(case, images=features(variables, case.images)) for case in cases]
+    return dataclasses.replace(slices, image=features(variables, slices.image)), cases
 
 
 def loss(config: ml_collections.ConfigDict, logits: jax.Array, batch: dict, all_sum: losses.AllSum):
-    """Binary cross-entropy of logits (batch,) over the rows whose label is known, weighted by class.
+    """Binary cross-entropy over the rows with a known label, weighted by class.
+
+    Args:
+      config: `config.loss`.
+      logits: (batch,) float32.
+      batch: with label, label_weight and weight, each (batch,).
+      all_sum: sums a value over all devices.
 
     Returns:
       The loss, () float32, and {name: (sum, count)} over the global batch.
     """
     weight = batch["weight"] * batch["label_weight"]
     value = losses.label_bce(logits, batch["label"], weight, config.label_positive_weight, all_sum)
-    right = (logits > 0) == (batch["label"] > 0.5)
+    correct = (logits > 0) == (batch["label"] > 0.5)
     rows = all_sum(jnp.sum(weight))
-    metrics = {"loss": (value * rows, rows), "accuracy": (all_sum(jnp.sum(right * weight)), rows)}
+    metrics = {"loss": (value * rows, rows), "accuracy": (all_sum(jnp.sum(correct * weight)), rows)}
     return config.label * value, metrics
 
 
 def validate(predict: Predictor, variables: dict, cases: list[Case]) -> tuple[float, dict]:
-    """Minus the patients' mean cross-entropy (the slices' where labels differ within a patient), and AUC beside it.
+    """The negative mean cross-entropy over patients, or over slices if labels differ within a patient; and the AUC.
 
-    Not the AUC itself: with the nine patients of a validation it has twenty values.
+    The AUC is not the score because it is too coarse: for nine validation patients it has only twenty values.
     """
     return _score(_gathered(predict, variables, cases, False))
 
@@ -122,17 +126,20 @@ def _score(slices: pd.DataFrame) -> tuple[float, dict]:
 
 
 def pictures(_predict: Predictor, _variables: dict, _cases: list[Case]) -> dict[str, np.ndarray]:
-    """None: an answer has no picture."""
+    """No images: a classifier predicts no mask."""
     return {}
 
 
 def choose(predict: Predictor, variables: dict, cases: list[Case], config) -> tuple[Thresholds, float]:
-    """Whether flips help (`config.flip_tta`), and the thresholds of highest accuracy unless `config.threshold` is set.
+    """Choose test-time augmentation by the score of `validate`, and the thresholds with the highest accuracy.
 
-    The score is that of `validate`.
+    `config` is `config.eval`. If its `flip_tta` is not "choose", or its `threshold` is not 0, that value is used.
+
+    Returns:
+      The chosen options and their validation score.
     """
     tables = {flip: _gathered(predict, variables, cases, flip) for flip in CHOICES[config.flip_tta]}
-    flip = max(tables, key=lambda flip: _score(tables[flip])[0])  # the first of equals: no flips
+    flip = max(tables, key=lambda flip: _score(tables[flip])[0])  # if equal, without mirror images
     score = _score(tables[flip])[0]
     if config.threshold:
         return Thresholds(config.threshold, config.threshold, flip), score
@@ -144,7 +151,7 @@ def choose(predict: Predictor, variables: dict, cases: list[Case], config) -> tu
 def evaluate(
     predict: Predictor, variables: dict, cases: Iterable[Case], chosen: Thresholds, preparation: Preparation
 ) -> Results:
-    """Score slices and patients, beside a logistic regression of BASELINE on the same patients."""
+    """Score slices and patients; the baseline is a logistic regression of BASELINE on the same patients."""
     scores = PatientScores()
     for case in tqdm.tqdm(cases, unit="volume", disable=None):
         scores.add(case, slice_table(predict, variables, case, chosen.flip_tta))
@@ -153,14 +160,14 @@ def evaluate(
 
 
 def pool(folders: list[Path]) -> Results:
-    """Score several evaluations of different patients together, with a probability of 0.5 as the threshold."""
+    """Score several evaluations of different patients together, with a threshold of 0.5."""
     return pool_tables(folders, "cases")
 
 
 def grading_run(
     config: ml_collections.ConfigDict, workdir: Path, predict: Predictor, variables: dict, chosen: Thresholds
 ) -> GradingRun | None:
-    """How the run grades a scan whose mask is given; None where its target is not the grade."""
+    """The function that grades a scan with a given mask; None if the target of the run is not the grade."""
     if config.data.target != "grade":
         return None
     grading = restored(config, workdir)
@@ -173,7 +180,7 @@ def grading_run(
 
 
 def about(config: ml_collections.ConfigDict) -> dict:
-    """What metrics.json says of the run."""
+    """The entries of metrics.json that describe the run."""
     masks = "predicted" if config.data.segmentation_workdir else "true"
     return {
         "target": config.data.target, "region": config.data.region,
@@ -182,29 +189,29 @@ def about(config: ml_collections.ConfigDict) -> dict:
 
 
 def slice_table(predict: Predictor, variables: dict, case: Case, flip_tta: bool = False) -> pd.DataFrame:
-    """A row a slice: patient, slice_index, tumour_slice, label, logit, probability."""
+    """A table with one row per slice: patient, slice_index, tumour_slice, label, logit, probability."""
     return as_table(case, case_logits(predict, variables, case, flip_tta))
 
 
 def case_logits(predict: Predictor, variables: dict, case: Case, flip_tta: bool) -> np.ndarray:
-    """(row,) float32; `flip_tta`: mean with their mirror images'."""
+    """The logits of a case, (row,) float32; with `flip_tta`, the mean over each slice and its mirror image."""
     clinical = np.tile(case.clinical, (len(case.images), 1))
     logits = predict(variables, case.images, clinical)
-    if flip_tta and case.images.ndim == 4:  # the features of a frozen backbone have no mirror image
+    if flip_tta and case.images.ndim == 4:  # the features of a frozen backbone cannot be mirrored
         logits = (logits + predict(variables, case.images[:, :, ::-1], clinical)) / 2
     return logits
 
 
 def headline(result: dict) -> str:
-    """What a person wants to know first, from the body of metrics.json."""
+    """A summary of AUC and accuracy, from the body of metrics.json."""
     lines = [_line(f"per {name}", result[name]) for name in ("slice", "patient")]
     baselines = [(name, part) for name, part in result["baselines"].items() if "auc" in part]
-    return "\n".join(lines + [_line(f"{name} alone, per patient", part) for name, part in baselines])
+    return "\n".join(lines + [_line(f"baseline ({name}), per patient", part) for name, part in baselines])
 
 
 def _line(name: str, part: dict) -> str:
     auc = "AUC undefined" if part["auc"] is None else f"AUC {part['auc']:.4f}"
-    interval = "" if part["auc_ci95"] is None else " [{:.4f}, {:.4f}] (95 %)".format(*part["auc_ci95"])
+    interval = "" if part["auc_ci95"] is None else " (95 % CI {:.4f} to {:.4f})".format(*part["auc_ci95"])
     return (
         f"{name}: {auc}{interval}, accuracy {part['accuracy']:.4f}"
         f" (majority class {part['majority_accuracy']:.4f}), n = {part['n']}, {part['n_positive']} positive"
@@ -212,10 +219,10 @@ def _line(name: str, part: dict) -> str:
 
 
 def _gathered(predict, variables, cases: list[Case], flip_tta: bool) -> pd.DataFrame:
-    """The slices of all hosts' cases."""
+    """A table of the slices of all hosts' cases: patient (a number), tumour_slice, label, logit."""
     tables = [slice_table(predict, variables, case, flip_tta) for case in cases]
     rows = [np.stack([t["tumour_slice"], t["label"], t["logit"]], axis=1).astype(np.float32) for t in tables]
-    # Patients are numbered, as names cannot be gathered.
+    # Patients are numbered, because only numbers can be gathered. Host h of H has the patients h, h + H, h + 2H, …
     first = parallel.host()[0]
     numbered = [np.insert(r, 0, first + i * parallel.host()[1], axis=1) for i, r in enumerate(rows)]
     everything = parallel.gather(np.concatenate(numbered) if numbered else np.zeros((0, 4), np.float32))

@@ -1,4 +1,4 @@
-"""Segmentation and grade by one network: a U-Net with a classification head on its deepest features."""
+"""Joint segmentation and grading by one network: a U-Net with a classification head on its deepest features."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -31,15 +31,15 @@ cached, inputs = segmentation.cached, classification.inputs
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raise UserError where the config asks for what this task does not have."""
+    """Raise UserError if the config requests something that the task does not support."""
     check_data(config.data)
     classification.check_labels(config)
     check_outputs(config, OUTPUTS, "does not give both a mask and a grade")
     data = config.data
     if data.target != "grade" or data.region != "slice" or data.tabular or data.segmentation_workdir:
         raise UserError(
-            "config.task=joint grades by the mask that it predicts: it cannot be given one",
-            "use config.data.target=grade, region=slice and neither tabular nor segmentation_workdir",
+            "config.task=joint predicts the grade from whole slices and its own predicted mask alone",
+            "set config.data.target=grade and region=slice, and leave tabular and segmentation_workdir empty",
         )
     check_segmentation(config)
 
@@ -47,7 +47,7 @@ def check(config: ml_collections.ConfigDict) -> None:
 def preparation(
     config: ml_collections.ConfigDict, workdir: Path, segment: Segment | None, splits: dict | None = None
 ) -> Preparation:
-    """All slices. The label of a slice with tumour is its patient's grade; all other labels are NaN."""
+    """The preparation of all slices. A slice with tumour has the label of its patient's grade; other labels are NaN."""
     graded = preparation_lib.preparation(config, workdir, segment, splits)
 
     def prepare(scan: Volume) -> Case:
@@ -59,7 +59,8 @@ def preparation(
 
 
 def predictor(model: nn.Module, batch_size: int) -> Predictor:
-    """(variables, images, clinical) → {"mask": probabilities (n, size, size), "label": logits (n,)}."""
+    """A function (variables, images, clinical) → {"mask": probabilities (n, size, size), "label": logits (n,)}."""
+
     def output(logits):
         return {"mask": jax.nn.sigmoid(logits["mask"]), "label": logits["label"]}
 
@@ -67,7 +68,7 @@ def predictor(model: nn.Module, batch_size: int) -> Predictor:
 
 
 def loss(config: ml_collections.ConfigDict, logits: dict, batch: dict, all_sum: losses.AllSum):
-    """The sum of both tasks' losses; `config.loss.label` weighs the grade."""
+    """The sum of the losses of both tasks; in `config`, which is `config.loss`, `label` is the weight of the grade."""
     mask_loss, metrics = segmentation.loss(config, logits["mask"], batch, all_sum)
     label_loss, graded = classification.loss(config, logits["label"], batch, all_sum)
     rows = metrics["loss"][1]
@@ -81,22 +82,24 @@ def validate(predict: Predictor, variables: dict, cases: list[Case]) -> tuple[fl
 
 
 def pictures(predict: Predictor, variables: dict, cases: list[Case]) -> dict[str, np.ndarray]:
-    """Those of `segmentation.pictures`."""
+    """The images of `segmentation.pictures`."""
     return segmentation.pictures(_masks(predict), variables, cases)
 
 
 def choose(predict: Predictor, variables: dict, cases: list[Case], config: ml_collections.ConfigDict):
-    """What `segmentation.choose` chooses. The threshold of the grade stays 0.5."""
+    """The choice of `segmentation.choose`. The threshold of the grade is always 0.5."""
     return segmentation.choose(_masks(predict), variables, cases, config)
 
 
 def evaluate(
     predict: Predictor, variables: dict, cases: Iterable[Case], chosen: Postprocessing, preparation: Preparation
 ) -> Results:
-    """{"segmentation": …, "classification": …}: the metrics of both tasks, the grade from the predicted mask.
+    """Score both tasks. The slices with tumour are those of the predicted mask.
 
-    The tables are "cases" of the segmentation, and "grades" and "slices" of the patients whose grade is known. Where
-    no grade is known, as in a data set without a clinical table, "classification" is None.
+    Returns:
+      The metrics {"segmentation": …, "classification": …}. If no grade is known, as in a data set without a clinical
+      table, "classification" is None. The tables are "cases" of the segmentation, and "grades" and "slices" of the
+      patients with a known grade.
     """
     volumes, grades = segmentation.VolumeScores(), PatientScores()
     for case in tqdm.tqdm(cases, unit="volume", disable=None):
@@ -110,20 +113,20 @@ def evaluate(
 
 
 def slice_table(predict: Predictor, variables: dict, case: Case, mask: np.ndarray) -> pd.DataFrame:
-    """That of `classification.slice_table`; the tumour slices are those of `mask` (slice, height, width) bool."""
+    """As `classification.slice_table`; the slices with tumour are those of `mask`, (slice, height, width) bool."""
     logits = _both_outputs(predict, variables, case.images)["label"]
     return as_table(dataclasses.replace(case, tumour=mask.any(axis=(1, 2))), logits)
 
 
 def _with_predicted(case: Case, mask: np.ndarray) -> Case:
-    """The case with the features of the predicted mask, and its patient's label on all slices."""
+    """The case with the features of the predicted mask, and the label of the patient for all slices."""
     values = case.scan.clinical | (mask_features(case.scan, mask) or {})
     labels = np.full(len(mask), values["grade"] > 2)
     return dataclasses.replace(case, scan=dataclasses.replace(case.scan, clinical=values), labels=labels)
 
 
 def _both(segmented: Results, graded: Results | None) -> Results:
-    """The results of both tasks as one."""
+    """The combined results of both tasks."""
     if graded is None:
         return segmented._replace(metrics={"segmentation": segmented.metrics, "classification": None})
     tables = {"grades": graded.tables["cases"], "slices": graded.tables["slices"]}
@@ -137,7 +140,7 @@ def _both(segmented: Results, graded: Results | None) -> Results:
 
 
 def pool(folders: list[Path]) -> Results:
-    """Score several evaluations of different patients together, by both tasks."""
+    """Score several evaluations of different patients together, for both tasks."""
     graded = [folder for folder in folders if (folder / "grades.csv").exists()]
     return _both(segmentation.pool(folders), pool_tables(graded, "grades") if graded else None)
 
@@ -145,7 +148,7 @@ def pool(folders: list[Path]) -> Results:
 def grading_run(
     config: ml_collections.ConfigDict, _workdir: Path, predict: Predictor, variables: dict, _chosen: Postprocessing
 ) -> GradingRun:
-    """How the run grades a scan whose mask is given: from whole slices, without clinical values."""
+    """The function that grades a scan with a given mask, from whole slices and without clinical values."""
 
     def table(scan: Volume, mask: np.ndarray) -> pd.DataFrame:
         case = dataclasses.replace(prepare_case(scan, config.data), labels=np.zeros(len(mask), np.float32))
@@ -155,18 +158,18 @@ def grading_run(
 
 
 def headline(result: dict) -> str:
-    """Both tasks' headlines."""
+    """The headlines of both tasks."""
     parts = (segmentation, result["segmentation"]), (classification, result["classification"])
     return "\n".join(task.headline(part) for task, part in parts if part)
 
 
 def about(config: ml_collections.ConfigDict) -> dict:
-    """What metrics.json states of the run."""
+    """The entries of metrics.json that describe the run."""
     return classification.about(config) | {"masks": "predicted"}
 
 
 def _masks(predict: Predictor) -> Predictor:
-    """The part of the predictor that `segmentation` knows: (variables, images) → probabilities."""
+    """The predictor that `segmentation` needs: (variables, images) → probabilities."""
     return lambda variables, images: _both_outputs(predict, variables, images)["mask"]
 
 

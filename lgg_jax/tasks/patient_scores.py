@@ -1,4 +1,4 @@
-"""Scores of slices and patients by a classification: cases.csv, slices.csv, metrics and figures.
+"""Classification scores of slices and patients: cases.csv, slices.csv, metrics and figures.
 
     scores = PatientScores()
     scores.add(case, as_table(case, logits))
@@ -22,9 +22,12 @@ from lgg_jax.tasks.results import Results, patient_columns, read_tables
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """From which probability on the answer is yes, for a slice and for a patient; fixed or chosen on validation.
+    """Options of a classifier, fixed or chosen on the validation set.
 
-    With `flip_tta` a logit is the mean of the slice's and its mirror image's.
+    Attributes:
+      threshold: slices with a probability at or above it are predicted positive.
+      patient_threshold: the same for patients.
+      flip_tta: whether a logit is the mean over the slice and its mirror image (test-time augmentation).
     """
 
     threshold: float = 0.5
@@ -42,18 +45,28 @@ class PatientScores:
         return bool(self._slices)
 
     def add(self, case: Case, slices: pd.DataFrame) -> None:
-        """Add a patient with its `slice_table`; the clinical values of its scan are what the baseline is given."""
+        """Add a patient with its `slice_table`; the baseline uses the clinical values of its scan."""
         self._slices.append(slices)
         values = {name: case.scan.clinical.get(name) for name in BASELINE}
         self._patients.append(patient_columns(case.scan) | values)
 
     def results(self, chosen: Thresholds, preparation: Preparation) -> Results:
-        """The scores of all patients added; "cases" has a row a patient, "slices" a row a slice."""
+        """The scores of all added patients; "cases" has one row per patient, "slices" one row per slice."""
         return scored(self._slices, self._patients, chosen, preparation)
 
 
 def scored(tables: list[pd.DataFrame], about: list[dict], chosen: Thresholds, preparation: Preparation) -> Results:
-    """The scores from a `slice_table` and the first columns of cases.csv of each patient."""
+    """The scores of a classification.
+
+    Args:
+      tables: the `slice_table` of each patient.
+      about: the first columns of cases.csv of each patient, with the values in BASELINE.
+      chosen: the thresholds.
+      preparation: its file tabular.json has the training patients, to which the baseline is fitted.
+
+    Raises:
+      UserError: there is no patient.
+    """
     if not tables:
         raise UserError("no patient of this split has a label to score", "choose another split, target or data set")
     slices = pd.concat(tables, ignore_index=True)
@@ -65,13 +78,16 @@ def scored(tables: list[pd.DataFrame], about: list[dict], chosen: Thresholds, pr
 
 
 def pool_tables(folders: list[Path], patients: str) -> Results:
-    """The same; `patients` names the table with a row a patient."""
+    """The joint scores of several evaluations; `patients` is the name of the table with one row per patient.
+
+    The thresholds are 0.5, because each run has chosen its own.
+    """
     slices, table = (read_tables(folders, name) for name in ("slices", patients))
     return _summarised(slices, table, Thresholds())
 
 
 def as_table(case: Case, logits: np.ndarray) -> pd.DataFrame:
-    """The table of a case with these logits (row,)."""
+    """The slice table of a case from its logits (row,): the columns of slices.csv."""
     return pd.DataFrame({
         "patient": case.scan.patient, "slice_index": case.slice_index, "tumour_slice": case.tumour,
         "label": case.labels.astype(int), "logit": logits, "probability": expit(logits.astype(np.float64)),
@@ -81,7 +97,8 @@ def as_table(case: Case, logits: np.ndarray) -> pd.DataFrame:
 def _summarised(slices: pd.DataFrame, table: pd.DataFrame, chosen: Thresholds) -> Results:
     metrics = summarise(slices, table, chosen.threshold, chosen.patient_threshold)
     metrics["baselines"] = {"majority": {"accuracy": metrics["patient"]["majority_accuracy"]}}
-    if "baseline" in table and table["baseline"].notna().all():  # a fold trained on one class alone has none
+    # In a pooled table the baseline is missing for runs that were trained on one class only.
+    if "baseline" in table and table["baseline"].notna().all():
         baseline = score(table["label"], table["baseline"], table["patient"], 0.5)
         metrics["baselines"][" + ".join(BASELINE)] = baseline
 
@@ -98,5 +115,5 @@ def _summarised(slices: pd.DataFrame, table: pd.DataFrame, chosen: Thresholds) -
 
 
 def differs_within(slices: pd.DataFrame) -> bool:
-    """Whether slices of one patient have different labels: then the slice is what is asked about."""
+    """Whether slices of one patient have different labels, so that the label belongs to the slice."""
     return bool((slices.groupby("patient")["label"].nunique() > 1).any())

@@ -1,7 +1,7 @@
 """Preparation of scans for classification: region, mask, clinical values and labels of a case.
 
     prepared = preparation(config, workdir, segment, splits)
-    case = prepared.prepare(volume)                  # None: the label of this patient is not known
+    case = prepared.prepare(volume)                  # None if the label of this patient is unknown
 """
 
 import dataclasses
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lgg_jax import workdir as workdir_lib
+from lgg_jax.config import check_choice
 from lgg_jax.data import cases, dataset, region, tabular
 from lgg_jax.data import splits as splits_lib
 from lgg_jax.data.mask_features import FEATURES, mask_features
@@ -22,19 +23,19 @@ from lgg_jax.metrics.classification import patient_scores
 
 TARGETS = ("presence", "grade")
 FILE = "tabular.json"
-BASELINE = ("age", "volume_share")  # what the logistic regression that serves as baseline is given
+BASELINE = ("age", "volume_share")  # inputs of the baseline, a logistic regression
 Segment = Callable[[Volume], np.ndarray]  # a scan → its predicted mask, (slice, height, width) bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Grading:
-    """How the scans of one run become cases.
+    """Turns the scans of a classification run into cases.
 
     Attributes:
       data: `config.data`.
-      segment: predicts the mask of a scan; None where ground-truth masks are used for everyone.
-      true_masks: patients whose ground-truth mask is used although `segment` is given.
-      encoder: clinical values → numbers, None where the config names none.
+      segment: predicts the mask of a scan; None to use the ground-truth masks of all patients.
+      true_masks: patients whose ground-truth mask is used even with `segment`.
+      encoder: encodes clinical values as numbers; None if `data.tabular` is empty.
     """
 
     data: ml_collections.ConfigDict
@@ -43,12 +44,16 @@ class Grading:
     encoder: tabular.Encoder | None = None
 
     def prepare(self, scan: Volume) -> cases.Case | None:
-        """The case of one scan: for `grade` the slices with tumour (all, where none is found), else all slices."""
+        """The case of a scan, or None if its label is unknown.
+
+        For the target "grade" it has the slices with tumour, or all slices if none has tumour. For "presence" it has
+        all slices.
+        """
         label = self.label(scan)
         return None if label is None else self.case(scan, self.mask(scan), label)
 
     def case(self, scan: Volume, mask: np.ndarray | None, label: np.ndarray) -> cases.Case:
-        """The case of a scan with this mask (slice, height, width) bool and labels (slice,)."""
+        """The case of a scan with the mask (slice, height, width) bool and the labels (slice,)."""
         values = self.values(scan, mask)
         images = region.region_images(scan, mask, self.data)
         geometry = region.region_geometry(scan, mask, self.data)
@@ -58,27 +63,32 @@ class Grading:
         return case.select(case.tumour) if self.data.target == "grade" and case.tumour.any() else case
 
     def label(self, scan: Volume) -> np.ndarray | None:
-        """(slice,) float32, the label of each slice; None where it is not known."""
+        """The label of each slice, (slice,) float32; None if it is unknown."""
         if self.data.target == "presence":
             return None if scan.mask is None else scan.mask.any(axis=(1, 2)).astype(np.float32)
         grade = scan.clinical.get("grade")
         return None if grade is None else np.full(len(scan.image), grade > 2, np.float32)
 
     def mask(self, scan: Volume) -> np.ndarray | None:
-        """(slice, height, width) bool, the predicted or the ground-truth mask; see the table of `preparation`."""
+        """The predicted or the ground-truth mask, (slice, height, width) bool; see the table in `preparation`."""
         if self.segment is None or scan.patient in self.true_masks:
             return scan.mask
         return self.segment(scan)
 
     def values(self, scan: Volume, mask: np.ndarray | None) -> dict:
-        """Clinical values by name and, for `grade`, the features of the mask; None where missing."""
+        """Clinical values by name and, for the target "grade", the features of the mask; missing values are None."""
         features = mask_features(scan, mask) if self.data.target == "grade" and mask is not None else None
         return {**dict.fromkeys(FEATURES), **scan.clinical, **(features or {})}
 
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """`prepare`, and what a workdir must keep so that an evaluation prepares alike: {file name: content}."""
+    """The preparation of a run.
+
+    Attributes:
+      prepare: turns a scan into a case; returns None if the label is unknown.
+      files: {file name: content} that the workdir stores, so that an evaluation prepares scans in the same way.
+    """
 
     prepare: Callable[[Volume], cases.Case | None]
     files: dict[str, dict] = dataclasses.field(default_factory=dict)
@@ -86,12 +96,12 @@ class Preparation:
 
 @dataclasses.dataclass(frozen=True)
 class GradingRun:
-    """A finished run that grades a scan whose mask is given.
+    """A trained run that predicts the grade of a scan with a given mask.
 
     Attributes:
-      channels: the sequences that its network takes, `config.data.channels`.
-      table: (scan, mask) → a row a slice, the columns of `classification.slice_table`.
-      threshold: of the probability of grade III.
+      channels: the sequences that the network takes, `config.data.channels`.
+      table: (scan, mask) → a table with one row per slice and the columns of `classification.slice_table`.
+      threshold: patients with a probability of grade III at or above it are predicted as grade III.
     """
 
     channels: tuple[str, ...]
@@ -99,46 +109,48 @@ class GradingRun:
     threshold: float
 
     def logit(self, scan: Volume, mask: np.ndarray) -> float:
-        """The patient's score: the mean logit over the slices with tumour."""
+        """The score of the patient: the mean logit over the slices with tumour."""
         return float(patient_scores(self.table(scan, mask))["logit"].iloc[0])
 
 
 def check_data(config: ml_collections.ConfigDict) -> None:
-    """UserError where `config.data` asks for what there is not."""
+    """Raise UserError if a field of `config.data` is unknown, or if the input of the network would reveal the label."""
     for name, known in (("target", TARGETS), ("region", region.REGIONS), ("train_masks", ("true", "predicted"))):
-        if config[name] not in known:
-            raise UserError(f"config.data.{name}={config[name]!r} is not known", f"use one of {', '.join(known)}")
+        check_choice(f"data.{name}", config[name], known)
     if config.target == "presence" and config.region != "slice":
         raise UserError(
-            f"config.data.region={config.region} with target=presence: the region would show the answer",
+            f"config.data.region={config.region} with config.data.target=presence: the region reveals the label",
             "use config.data.region=slice",
         )
     if config.train_masks == "predicted" and not config.segmentation_workdir:
         raise UserError(
             "config.data.train_masks=predicted, but config.data.segmentation_workdir names no run that predicts them",
-            "pass --config.data.segmentation_workdir=W, the workdir of a segmentation",
+            "pass --config.data.segmentation_workdir=W, the workdir of a segmentation run",
         )
     if config.tabular and config.target == "presence" and set(config.tabular) & set(FEATURES):
         raise UserError(
-            "mask features with target=presence would show the answer", "leave them out of config.data.tabular"
+            "mask features in config.data.tabular with config.data.target=presence: they reveal the label",
+            "remove the mask features, or use config.data.target=grade",
         )
 
 
 def preparation(
     config: ml_collections.ConfigDict, workdir: Path, segment: Segment | None, splits: dict | None = None
 ) -> Preparation:
-    """How the run in `workdir` prepares its scans.
+    """The preparation of scans for the run in `workdir`.
 
-    Which mask gives a patient's region and mask features:
+    The mask that determines the region and the mask features of a patient:
 
-        segment   data.train_masks   training patients, while training   all others, and every evaluation
-        None      "true"             ground truth                        ground truth
-        given     "true"             ground truth                        predicted
-        given     "predicted"        predicted                           predicted
+        segment   data.train_masks   training patients in training   all other patients, and in evaluation
+        None      "true"             ground truth                    ground truth
+        given     "true"             ground truth                    predicted
+        given     "predicted"        predicted                       predicted
 
     Args:
-      segment: predicts masks with the run in `config.data.segmentation_workdir`; None where the config names none.
-      splits: of the training; None for an evaluation.
+      config: the config of the run.
+      workdir: the folder of the run. If the run has started, its encoder is read from there.
+      segment: predicts masks with the run in `config.data.segmentation_workdir`; None if that field is empty.
+      splits: the splits of a training; None for an evaluation.
     """
     training = splits_lib.members(splits, "train") if splits else {}
     true_masks = frozenset(training) if config.data.train_masks == "true" else frozenset()
@@ -153,7 +165,7 @@ def preparation(
 
 
 def restored(config: ml_collections.ConfigDict, workdir: Path) -> Grading:
-    """How the run in `workdir` prepares a scan whose mask the caller has."""
+    """The preparation of the run in `workdir` for scans with given masks."""
     content = workdir_lib.read_json(workdir / FILE, "train again")
     return Grading(config.data, None, encoder=_encoder(config, content))
 
@@ -163,7 +175,11 @@ def _encoder(config: ml_collections.ConfigDict, content: dict) -> tabular.Encode
 
 
 def _fit(grading: Grading, config: ml_collections.ConfigDict, training: dict) -> dict:
-    """{"encoder": fitted to the training patients, "training": BASELINE and label of each, for the baseline}."""
+    """The content of tabular.json, from the training patients.
+
+    Returns:
+      {"encoder": the encoder of the clinical values, "training": [the values in BASELINE and the label of a patient]}.
+    """
     rows, labels = [], []
     for scan in dataset.load_volumes(config.data, sorted(training)):
         label, values = grading.label(scan), grading.values(scan, grading.mask(scan))

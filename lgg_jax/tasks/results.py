@@ -1,4 +1,4 @@
-"""What an evaluation returns, and the columns and tables that all tasks share.
+"""Results of an evaluation, and the table columns that all tasks share.
 
     metrics, tables, draw = task.evaluate(predict, variables, cases, chosen, preparation)
 """
@@ -18,7 +18,7 @@ class Results(NamedTuple):
 
     Attributes:
       metrics: the body of metrics.json.
-      tables: {file name without .csv: a row a patient or a slice}; "cases" is always there.
+      tables: {file name without .csv: table with one row per patient or slice}; "cases" is always present.
       draw: writes the figures into a folder.
     """
 
@@ -38,6 +38,6 @@ def patient_columns(scan: Volume) -> dict:
 
 
 def read_tables(folders: list[Path], name: str) -> pd.DataFrame:
-    """The rows of <name>.csv in all folders; a patient's name stays text, also where it is a number."""
+    """The rows of <name>.csv in all folders; patient names are read as text, even if they are numbers."""
     tables = [pd.read_csv(folder / f"{name}.csv", dtype={"patient": str}) for folder in folders]
     return pd.concat(tables, ignore_index=True)

@@ -1,4 +1,4 @@
-"""Segmentation: the loss of a step, the score of a validation, and what is chosen on it."""
+"""Segmentation: loss, validation score, choice of the post-processing, and evaluation of whole volumes."""
 
 import dataclasses
 import itertools
@@ -31,15 +31,15 @@ from lgg_jax.training import losses
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 OUTPUTS = ("mask",)
 SCORE = "volume_dice"
-NO_TUMOUR = "no validation patient has tumour, drawn or predicted"
 CHOSEN = Postprocessing
+_NO_TUMOUR = "no validation patient has tumour in its ground-truth or predicted mask"
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Raise UserError where the config asks for what this task does not have."""
+    """Raise UserError if the config requests something that the task does not support."""
     check_outputs(config, OUTPUTS, "does not give a mask alone")
     if config.data.region != "slice" or config.data.tabular or config.data.segmentation_workdir:
-        wrong = "config.data.region, tabular and segmentation_workdir are for classifiers: a U-Net sees slices alone"
+        wrong = "config.data.region, tabular and segmentation_workdir are for classifiers: a U-Net takes slices alone"
         raise UserError(wrong, "leave them as in configs/default.py, or use another config.task")
     check_segmentation(config)
 
@@ -47,32 +47,33 @@ def check(config: ml_collections.ConfigDict) -> None:
 def preparation(
     config: ml_collections.ConfigDict, _workdir: Path, _segment: Segment | None, _splits: dict | None = None
 ) -> Preparation:
-    """Slices on the network's grid. Nothing is fitted to the data."""
+    """The preparation of slices on the network grid. Nothing is fitted to the data."""
     return Preparation(partial(prepare_case, config=config.data))
 
 
 def inputs(batch: dict) -> tuple:
-    """What the model takes of a batch."""
+    """The inputs of the model from a batch: the images."""
     return (batch["image"],)
 
 
 def predictor(model: nn.Module, batch_size: int) -> Predictor:
-    """(variables, images (n, size, size, channel)) → probabilities (n, size, size) float32."""
+    """A function (variables, images (n, size, size, channel)) → probabilities (n, size, size) float32."""
     return make_predictor(model, batch_size)
 
 
 def cached(_config, _variables: dict, slices: Slices, cases: list[Case], _model) -> tuple[Slices, list[Case]]:
-    """As they are: no part of a U-Net is worth computing ahead."""
+    """The arguments unchanged: no part of a U-Net is computed in advance."""
     return slices, cases
 
 
 def loss(config: ml_collections.ConfigDict, logits: jax.Array, batch: dict, all_sum: losses.AllSum):
-    """The weighted sum of losses that `config.loss` asks for.
+    """The weighted sum of the losses in `config.loss`.
 
     Args:
+      config: `config.loss`.
       logits: (batch, height, width) float32.
       batch: with mask (batch, height, width) and weight (batch,).
-      all_sum: adds up over devices.
+      all_sum: sums a value over all devices.
 
     Returns:
       The loss, () float32, and {name: (sum, count)} over the global batch.
@@ -92,38 +93,47 @@ def loss(config: ml_collections.ConfigDict, logits: jax.Array, batch: dict, all_
 
 
 def validate(predict: Predictor, variables: dict, cases: list[Case]) -> tuple[float, dict]:
-    """Mean volume Dice of this host's cases and all other hosts', at threshold 0.5 and without any clean-up.
+    """The mean volume Dice over the cases of all hosts, at threshold 0.5 and without post-processing.
 
     Returns:
       The score and {"volume_dice", "volume_dice_min"}.
     """
-    dices = [
-        _dice(case_probability(predict, variables, case, False) >= 0.5, case.scan.mask) for case in cases
-    ]
+    dices = [_dice(case_probability(predict, variables, case, False) >= 0.5, case.scan.mask) for case in cases]
     dices = parallel.gather(np.array(dices, np.float32))
     scored = dices[~np.isnan(dices)]
     if not len(scored):
-        raise UserError(NO_TUMOUR, "choose other validation patients")
+        raise UserError(_NO_TUMOUR, "choose other validation patients")
     return float(scored.mean()), {"volume_dice": float(scored.mean()), "volume_dice_min": float(scored.min())}
 
 
 def pictures(predict: Predictor, variables: dict, cases: list[Case]) -> dict[str, np.ndarray]:
-    """{patient: (1, height, width, 3) uint8} of the first case: its slice with most tumour, both masks outlined."""
-    drawn = {}
+    """The slice of the first case with the largest tumour area, with the contours of both masks.
+
+    Returns:
+      {patient: (1, height, width, 3) uint8}.
+    """
+    overlays = {}
     for case in cases[:1]:
         index = int(case.scan.mask.sum(axis=(1, 2)).argmax())
         one = dataclasses.replace(case, images=case.images[index : index + 1])
         mask = case_probability(predict, variables, one, False)[0] >= 0.5
-        drawn[case.scan.patient] = overlay_image(case.scan.image[index], case.scan.mask[index], mask)[None]
-    return drawn
+        overlays[case.scan.patient] = overlay_image(case.scan.image[index], case.scan.mask[index], mask)[None]
+    return overlays
 
 
 def choose(
     predict: Predictor, variables: dict, cases: list[Case], config: ml_collections.ConfigDict
 ) -> tuple[Postprocessing, float]:
-    """The best of `config.eval`'s possibilities by mean volume Dice on validation, and that Dice.
+    """Choose the options with the highest mean volume Dice on the validation set.
 
-    Of equals the plainest: no flips, no clean-up, the threshold nearest 0.5.
+    Of options with equal Dice, the simplest is chosen: without test-time augmentation, without post-processing, and
+    with the threshold nearest to 0.5.
+
+    Args:
+      config: `config.eval`, which restricts the options.
+
+    Returns:
+      The chosen options and their mean volume Dice.
     """
     thresholds = (config.threshold,) if config.threshold else sorted(THRESHOLDS, key=lambda t: abs(t - 0.5))
     flips, components, holes = (CHOICES[config[name]] for name in ("flip_tta", "largest_component", "fill_holes"))
@@ -137,7 +147,7 @@ def choose(
     table = parallel.gather(np.array(table, np.float32).reshape(-1, len(options)))
     scored = ~np.isnan(table)
     if not scored.any():
-        raise UserError(NO_TUMOUR, "choose other validation patients")
+        raise UserError(_NO_TUMOUR, "choose other validation patients")
     scores = np.where(scored, table, 0).sum(axis=0) / np.maximum(scored.sum(axis=0), 1)
     best = int(np.argmax(scores))
     return options[best], float(scores[best])
@@ -146,11 +156,7 @@ def choose(
 def evaluate(
     predict: Predictor, variables: dict, cases: Iterable[Case], chosen: Postprocessing, _preparation: Preparation
 ) -> Results:
-    """Score whole volumes on their own grid.
-
-    Args:
-      cases: read one at a time, so that a data set of any size fits into memory.
-    """
+    """Score whole volumes on their own grid. Cases are read one at a time, so that any data set fits into memory."""
     scores = VolumeScores()
     for case in tqdm.tqdm(cases, unit="volume", disable=None):
         scores.add(case.scan, case_mask(predict, variables, case, chosen))
@@ -164,15 +170,19 @@ class VolumeScores:
         self._rows, self._slices = [], []
 
     def add(self, scan: volume.Volume, mask: np.ndarray) -> None:
-        """Score a predicted mask, (slice, height, width) bool; UserError where the scan has no ground-truth mask."""
+        """Score a predicted mask, (slice, height, width) bool.
+
+        Raises:
+          UserError: the scan has no ground-truth mask.
+        """
         if scan.mask is None:
-            raise UserError(f"patient {scan.patient} has no mask to score against", "leave it out, or have it drawn")
+            raise UserError(f"patient {scan.patient} has no ground-truth mask", "exclude it, or add its mask")
         row = patient_columns(scan) | score_case(mask, scan.mask, scan.image)
         self._rows.append(row)
         self._slices.append(key_slice(scan.patient, row["volume_dice"], scan.image, scan.mask, mask))
 
     def results(self, chosen: Postprocessing | None = None) -> Results:
-        """The scores of all patients added; `chosen`, where given, is stated in metrics.json."""
+        """The scores of all added patients; `chosen` is stored in metrics.json unless it is None."""
         table, slices = pd.DataFrame(self._rows), self._slices
 
         def draw(folder: Path) -> None:
@@ -186,7 +196,7 @@ class VolumeScores:
 
 
 def pool(folders: list[Path]) -> Results:
-    """The same of several evaluations together, each of other patients."""
+    """Score several evaluations of different patients together."""
     table = read_tables(folders, "cases")
 
     def draw(folder: Path) -> None:
@@ -197,28 +207,28 @@ def pool(folders: list[Path]) -> Results:
 
 
 def about(_config: ml_collections.ConfigDict) -> dict:
-    """What overlap.json says of the run: nothing beside the numbers."""
+    """No entries: metrics.json contains only the scores."""
     return {}
 
 
 def grading_run(_config, _workdir, _predict, _variables, _chosen) -> None:
-    """None: a segmentation gives no grade."""
+    """None: a segmentation does not predict the grade."""
 
 
 def headline(result: dict) -> str:
-    """What a person wants to know first, from the body of overlap.json."""
+    """A summary of volume Dice, HD95 and slice Dice, from the body of metrics.json."""
     dice, distance = result["volume_dice"], result["hd95_px"]
     if not dice["n"]:
-        return f"no volume has tumour, drawn or predicted ({result['both_empty']} volumes)"
-    interval = "" if dice["ci95"] is None else " [{:.4f}, {:.4f}]".format(*dice["ci95"])
+        return f"no volume has tumour in its ground-truth or predicted mask ({result['both_empty']} volumes)"
+    interval = "" if dice["ci95"] is None else " (95 % CI {:.4f} to {:.4f})".format(*dice["ci95"])
     return (
-        f"volume Dice: mean {dice['mean']:.4f}{interval} (95 %), median {dice['median']:.4f}, n = {dice['n']};"
-        f" both masks empty and so not counted: {result['both_empty']}\n"
+        f"volume Dice: mean {dice['mean']:.4f}{interval}, median {dice['median']:.4f}, n = {dice['n']};"
+        f" excluded because both masks are empty: {result['both_empty']}\n"
         f"HD95: median {distance['median']:.1f} px, mean {distance['mean']:.1f} px,"
-        f" {result['hd95_one_empty']} of them with one mask empty\n"
+        f" including {result['hd95_one_empty']} volumes with one empty mask\n"
         f"slice Dice: {_mean(result['slice_dice_tumour'])} on slices with tumour,"
-        f" {_mean(result['slice_dice_all'])} on all"
-        f" (all background would score {result['all_background_slice_dice']:.4f})"
+        f" {_mean(result['slice_dice_all'])} on all slices"
+        f" (empty masks would score {result['all_background_slice_dice']:.4f})"
     )
 
 
@@ -226,6 +236,6 @@ def _mean(summary: dict) -> str:
     return "–" if summary["mean"] is None else f"{summary['mean']:.4f}"
 
 
-def _dice(prediction: np.ndarray, truth: np.ndarray) -> float:
-    tp, fp, fn, _ = overlap.confusion(prediction, truth)
+def _dice(prediction: np.ndarray, ground_truth: np.ndarray) -> float:
+    tp, fp, fn, _ = overlap.confusion(prediction, ground_truth)
     return float(overlap.dice(tp, fp, fn))

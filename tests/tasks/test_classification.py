@@ -1,4 +1,4 @@
-"""Presence and grade: the loss, the score of a patient, what is chosen and written, and training on cached features."""
+"""Classification of presence and grade: loss, validation score, chosen options, evaluation and checks of the config."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ LEVEL = {"accuracy", "f1", "auc", "auc_ci95", "brier", "ece", "n", "n_positive",
 
 
 def case(name: str, labels, logits, tumour=None, **clinical):
-    """A patient of whose slices `known` says `logits`."""
+    """A case of a patient for which the predictor `known` returns `logits`."""
     logits = np.float32(logits)
     image = np.zeros((len(logits), 8, 8, 3), np.uint8)
     mask = np.zeros(image.shape[:3], bool)
@@ -39,7 +39,7 @@ def known(_variables, images: np.ndarray, clinical: np.ndarray) -> np.ndarray:
 
 
 def graded() -> list:
-    """Four patients: mean logits 1, 2, -1 and -3; all slices of the last are without tumour."""
+    """Four patients with mean logits 1, 2, -1 and -3. The last has no slice with tumour."""
     return [
         case("A", [1, 1, 1], [0, 2, 9], tumour=[1, 1, 0], grade=3.0, age=60.0, volume_share=0.3),
         case("B", [0, 0], [2, 2], grade=2.0, age=30.0, volume_share=0.1),
@@ -57,7 +57,7 @@ def cross_entropy(label: int, logit: float) -> float:
     return -np.log(p if label else 1 - p)
 
 
-def test_the_loss_counts_known_labels_and_weighs_classes():
+def test_the_loss_uses_known_labels_and_class_weights():
     config = grade_resnet50.get_config().loss
     config.update({"label": 0.5, "label_positive_weight": 3.0})
     batch = {"label": np.float32([1, 0, 1, 0]), "label_weight": np.float32([1, 1, 0, 1]),
@@ -70,7 +70,7 @@ def test_the_loss_counts_known_labels_and_weighs_classes():
     assert tuple(map(float, metrics["accuracy"])) == (1, 2)
 
 
-def test_a_validation_of_the_grade_is_by_patient():
+def test_validation_of_the_grade_is_per_patient():
     score, values = classification.validate(known, {}, graded())
     logits = {"A": (1, 1), "B": (0, 2), "C": (1, -1), "D": (0, -3)}
     expected = np.mean([cross_entropy(*each) for each in logits.values()])
@@ -78,21 +78,21 @@ def test_a_validation_of_the_grade_is_by_patient():
     assert values["auc"] == 0.5
 
 
-def test_a_validation_of_presence_is_by_slice():
+def test_validation_of_presence_is_per_slice():
     score, values = classification.validate(known, {}, presence())
     pairs = [(0, -1), (1, 2), (1, -3), (0, 1), (1, 4)]
     assert score == pytest.approx(-np.mean([cross_entropy(*pair) for pair in pairs]))
     assert values["auc"] == pytest.approx(4 / 6)
 
 
-def test_a_validation_of_one_class_has_a_score_and_no_auc():
+def test_validation_with_one_class_has_a_score_but_no_auc():
     assert set(classification.validate(known, {}, graded()[1:2])[1]) == {"loss"}
     with pytest.raises(UserError, match="no validation patient has a label"):
         classification.validate(known, {}, [])
 
 
-def test_a_patient_counts_whichever_host_has_it(monkeypatch):
-    """The rows of two hosts, put together, are those of one."""
+def test_gathered_slices_do_not_depend_on_the_number_of_hosts(monkeypatch):
+    """Two hosts together have the rows of one host."""
     shares, cases = [], graded()
     monkeypatch.setattr(parallel, "gather", lambda rows: shares.append(rows) or rows)
     for number in range(2):
@@ -102,17 +102,17 @@ def test_a_patient_counts_whichever_host_has_it(monkeypatch):
     assert [len(group) for _, group in both.groupby("patient")] == [3, 2, 1, 2]
 
 
-def test_thresholds_of_highest_accuracy():
+def test_chosen_thresholds_have_the_highest_accuracy():
     cases = [case("A", [1, 1], [3, 3]), case("B", [0, 0], [1, 2]), case("C", [0], [-1])]
     chosen, score = classification.choose(known, {}, cases, default.get_config().eval)
-    assert not chosen.flip_tta  # it changes nothing here
+    assert not chosen.flip_tta  # it does not change the score here
     assert expit(2) < chosen.threshold < expit(3) and expit(1.5) < chosen.patient_threshold < expit(3)
     assert score == classification.validate(known, {}, cases)[0]
 
 
 @pytest.mark.parametrize("other, helps", [(4.0, True), (-4.0, False)])
-def test_the_mirror_image_is_asked_where_that_helps(other, helps):
-    """`known` reads the left edge; in the mirror image it finds the right one."""
+def test_flip_tta_is_chosen_if_it_improves_the_score(other, helps):
+    """`known` reads the left edge of an image, which is the right edge in the mirror image."""
     cases = [case("A", [1, 1], [1, 2]), case("B", [0, 0], [-1, -2])]
     cases = [dataclasses.replace(each, images=each.images.copy()) for each in cases]
     for each, sign in zip(cases, (1, -1), strict=True):
@@ -136,7 +136,7 @@ def evaluate(cases, files=TRAINING, **thresholds):
     return classification.evaluate(known, {}, iter(cases), chosen, grading.Preparation(None, files))
 
 
-def test_numbers_and_tables_of_an_evaluation(tmp_path):
+def test_metrics_and_tables_of_an_evaluation(tmp_path):
     metrics, tables, draw = evaluate(graded(), patient_threshold=0.9)
     json.dumps(metrics, allow_nan=False)
     assert {"slice", "patient", "majority_accuracy", "threshold", "baselines"} <= set(metrics)
@@ -154,23 +154,23 @@ def test_numbers_and_tables_of_an_evaluation(tmp_path):
         "roc.png", "precision_recall.png", "reliability.png", "confusion.png"}
 
 
-def test_beside_the_majority_and_a_regression_of_age_and_volume():
+def test_the_baselines_are_the_majority_class_and_a_regression():
     metrics, tables, _ = evaluate(graded())
     baselines = metrics["baselines"]
     assert baselines["majority"] == {"accuracy": 0.5}
     assert baselines["age + volume_share"]["n"] == 4
     baseline = tables["cases"].set_index("patient")["baseline"]
     assert baseline["A"] > 0.5 > baseline["B"]
-    assert "age + volume_share alone, per patient: AUC" in classification.headline(metrics)
+    assert "baseline (age + volume_share), per patient: AUC" in classification.headline(metrics)
 
 
 @pytest.mark.parametrize("files", [{}, {grading.FILE: {"encoder": None, "training": []}},
                                    {grading.FILE: {"training": TRAINING[grading.FILE]["training"][:2]}}])
-def test_nothing_to_fit_a_regression_to(files):
+def test_without_two_training_classes_there_is_no_regression(files):
     assert set(evaluate(graded(), files)[0]["baselines"]) == {"majority"}
 
 
-def test_presence_where_every_patient_has_a_tumour(tmp_path):
+def test_presence_if_every_patient_has_tumour(tmp_path):
     metrics, _, draw = evaluate(presence(), {})
     assert metrics["patient"]["auc"] is None and metrics["slice"]["auc"] == pytest.approx(4 / 6)
     assert "per patient: AUC undefined, accuracy 0.5000 (majority class 1.0000)" in classification.headline(metrics)
@@ -178,19 +178,19 @@ def test_presence_where_every_patient_has_a_tumour(tmp_path):
     assert (tmp_path / "roc.png").exists()
 
 
-def test_one_class_has_no_curves(tmp_path):
+def test_with_one_class_there_are_no_curves(tmp_path):
     _, _, draw = evaluate(graded()[:1], {})
     draw(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"reliability.png", "confusion.png"}
 
 
-def test_nobody_to_score():
+def test_without_a_labelled_patient_an_evaluation_is_an_error():
     with pytest.raises(UserError, match="no patient of this split has a label to score"):
         evaluate([])
 
 
-def test_folds_together(tmp_path):
-    """Out of fold: every patient by the network that has not seen it."""
+def test_pooled_folds(tmp_path):
+    """Out of fold: every patient is scored by the network that was not trained on it."""
     rng, folders, everything = np.random.default_rng(0), [], []
     for fold in range(2):
         cases = [case(f"{fold}0{i}", [i % 2] * 3, rng.normal(i % 2, 1, 3), grade=2.0 + i % 2) for i in range(6)]
@@ -210,7 +210,7 @@ def test_folds_together(tmp_path):
 
 
 @pytest.mark.parametrize("threshold", [0.9, 0.2])
-def test_a_threshold_of_the_config_is_not_chosen(threshold):
+def test_a_threshold_in_the_config_is_used(threshold):
     config = grade_resnet50.get_config().eval
     cases = [case(str(i), [i % 2] * 3, np.full(3, i % 2 - 0.5)) for i in range(4)]
     assert expit(-0.5) < classification.choose(known, {}, cases, config)[0].threshold <= expit(0.5)
@@ -219,7 +219,7 @@ def test_a_threshold_of_the_config_is_not_chosen(threshold):
     assert (chosen.threshold, chosen.patient_threshold) == (threshold, threshold)
 
 
-def test_a_model_that_does_not_classify():
+def test_a_network_without_a_label_is_refused():
     config = grade_resnet50.get_config()
     classification.check(config)
     config.model.name = "unet"
@@ -227,7 +227,7 @@ def test_a_model_that_does_not_classify():
         classification.check(config)
 
 
-def test_frozen_features_have_no_mirror_image():
+def test_flip_tta_with_a_frozen_backbone_is_refused():
     config = grade_resnet50.get_config()
     assert "backbone" in config.optimizer.frozen
     config.eval.flip_tta = "on"
@@ -237,7 +237,7 @@ def test_frozen_features_have_no_mirror_image():
     classification.check(config)
 
 
-def test_what_metrics_json_says_of_the_run():
+def test_entries_of_metrics_json_that_describe_the_run():
     config = grade_resnet50.get_config()
     assert classification.about(config) == {"target": "grade", "region": "crop", "masks": "true"}
     config.data.segmentation_workdir = "W"

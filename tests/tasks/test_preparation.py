@@ -1,4 +1,4 @@
-"""From a scan to what a classifier sees and says: whose label, which slices, whose mask, which values."""
+"""Preparation of scans for classification: labels, slices, masks, clinical values, and checks of the config."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ def data(**fields) -> ml_collections.ConfigDict:
 
 
 def scan(grade: float | None = 3.0, slices=(1, 3), **clinical) -> Volume:
-    """A head with a square of tumour in some slices."""
+    """A head with a rectangular tumour in some slices."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 4, (SLICES, 80, 80, 3))
     image[:, 8:72, 8:72] = rng.integers(80, 160, (SLICES, 64, 64, 3))
@@ -44,65 +44,65 @@ def predicted(_scan: Volume) -> np.ndarray:
 
 
 @pytest.mark.parametrize("grade, label", [(2.0, 0), (3.0, 1)])
-def test_grade_three_is_the_positive_answer(grade, label):
+def test_grade_three_is_the_positive_class(grade, label):
     case = grading.Grading(data(), None).prepare(scan(grade))
     np.testing.assert_array_equal(case.labels, [label, label])
 
 
-def test_of_a_graded_tumour_its_slices_are_seen():
+def test_for_grade_the_case_has_the_slices_with_tumour():
     case = grading.Grading(data(), None).prepare(scan())
     np.testing.assert_array_equal(case.slice_index, [2, 4])
     assert case.tumour.all()
     assert case.geometry == region.region_geometry(scan(), scan().mask, data())
     expected = region.region_images(scan(), scan().mask, data())[[1, 3]]
     np.testing.assert_array_equal(case.images, expected.astype(np.float16))
-    assert case.masks[:, 4:12, 4:12].min() == 255, "the square around the tumour, and the tumour in it"
+    assert case.masks[:, 4:12, 4:12].min() == 255, "the tumour is in the centre of the region"
 
 
-def test_where_no_tumour_is_found_all_slices_are_seen():
+def test_without_tumour_the_case_has_all_slices():
     case = grading.Grading(data(), None).prepare(scan(slices=()))
     assert len(case.images) == SLICES and not case.tumour.any()
 
 
-def test_a_patient_without_the_label_is_no_case():
+def test_a_patient_without_a_label_has_no_case():
     assert grading.Grading(data(), None).prepare(scan(None)) is None
-    unseen = dataclasses.replace(scan(), mask=None)
-    assert grading.Grading(data(target="presence", region="slice"), None).prepare(unseen) is None
+    no_mask = dataclasses.replace(scan(), mask=None)
+    assert grading.Grading(data(target="presence", region="slice"), None).prepare(no_mask) is None
 
 
-def test_presence_is_asked_of_every_slice():
+def test_for_presence_every_slice_has_a_label():
     case = grading.Grading(data(target="presence", region="slice"), None).prepare(scan(None))
     np.testing.assert_array_equal(case.labels, [0, 1, 0, 1, 0])
     np.testing.assert_array_equal(case.tumour, [False, True, False, True, False])
     assert case.images.shape == (SLICES, 16, 16, 3) and case.labels.dtype == np.float32
 
 
-def test_a_predicted_mask_is_all_that_is_known_of_a_new_patient():
-    unseen = dataclasses.replace(scan(), mask=None)
-    case = grading.Grading(data(), predicted).prepare(unseen)
+def test_with_a_segmentation_the_ground_truth_mask_is_ignored():
+    no_mask = dataclasses.replace(scan(), mask=None)
+    case = grading.Grading(data(), predicted).prepare(no_mask)
     np.testing.assert_array_equal(case.slice_index, [5])
-    assert case.geometry == region.region_geometry(unseen, predicted(unseen), data())
-    assert case.scan.clinical["volume_share"] == mask_features(unseen, predicted(unseen))["volume_share"]
-    for drawn in (scan(), unseen):
-        again = grading.Grading(data(), predicted).prepare(drawn)
+    assert case.geometry == region.region_geometry(no_mask, predicted(no_mask), data())
+    assert case.scan.clinical["volume_share"] == mask_features(no_mask, predicted(no_mask))["volume_share"]
+    for original in (scan(), no_mask):
+        again = grading.Grading(data(), predicted).prepare(original)
         np.testing.assert_array_equal(again.images, case.images)
-        assert again.scan.mask is drawn.mask
+        assert again.scan.mask is original.mask
 
 
-def test_a_drawn_mask_for_those_who_train():
-    drawn = grading.Grading(data(), predicted, frozenset({"P"})).prepare(scan())
-    np.testing.assert_array_equal(drawn.slice_index, [2, 4])
+def test_true_masks_names_the_patients_with_a_ground_truth_mask():
+    named = grading.Grading(data(), predicted, frozenset({"P"})).prepare(scan())
+    np.testing.assert_array_equal(named.slice_index, [2, 4])
     other = grading.Grading(data(), predicted, frozenset({"Q"})).prepare(scan())
     np.testing.assert_array_equal(other.slice_index, [5])
 
 
-def test_values_of_patient_and_mask():
+def test_clinical_values_and_mask_features():
     values = grading.Grading(data(), None).prepare(scan(gender=None)).scan.clinical
     assert (values["age"], values["gender"], values["grade"]) == (40, None, 3)
     assert values["elongation"] == pytest.approx(1 - 20 / 22, abs=0.02)
     assert grading.Grading(data(), None).prepare(scan(slices=())).scan.clinical["elongation"] is None
     presence = grading.Grading(data(target="presence", region="slice"), None).prepare(scan())
-    assert presence.scan.clinical["elongation"] is None, "it would show the answer"
+    assert presence.scan.clinical["elongation"] is None, "it would reveal the label"
 
 
 def test_clinical_vector():
@@ -113,20 +113,20 @@ def test_clinical_vector():
 
 
 @pytest.mark.parametrize("fields, message", [
-    ({"target": "death"}, "config.data.target='death' is not known; use one of presence, grade"),
-    ({"region": "box"}, "config.data.region='box' is not known"),
-    ({"train_masks": "none"}, "config.data.train_masks='none' is not known"),
-    ({"target": "presence"}, "the region would show the answer"),
-    ({"target": "presence", "region": "masked"}, "the region would show the answer"),
+    ({"target": "death"}, "config.data.target='death' is unknown; choose one of presence, grade"),
+    ({"region": "box"}, "config.data.region='box' is unknown"),
+    ({"train_masks": "none"}, "config.data.train_masks='none' is unknown"),
+    ({"target": "presence"}, "the region reveals the label"),
+    ({"target": "presence", "region": "masked"}, "the region reveals the label"),
     ({"train_masks": "predicted"}, "config.data.segmentation_workdir names no run"),
-    ({"target": "presence", "region": "slice", "tabular": ("age", "solidity")}, "mask features with target=presence"),
+    ({"target": "presence", "region": "slice", "tabular": ("age", "solidity")}, "mask features .* reveal the label"),
 ])  # fmt: skip
-def test_what_there_is_not(fields, message):
+def test_check_data_refuses_what_is_not_supported(fields, message):
     with pytest.raises(UserError, match=message):
         grading.check_data(data(**fields))
 
 
-def test_what_there_is():
+def test_check_data_accepts_what_is_supported():
     grading.check_data(data())
     grading.check_data(data(train_masks="predicted", segmentation_workdir="W"))
     grading.check_data(data(target="presence", region="slice", tabular=("age",)))
@@ -148,12 +148,12 @@ def by_patient(names: list[str]) -> dict:
     return {"format": 1, "by": "patient", "train": names[:6], "validation": names[6:8], "test": names[8:]}
 
 
-def test_a_new_run_learns_from_its_training_patients_alone(config, scans, tmp_path):
+def test_a_new_run_fits_to_its_training_patients_alone(config, scans, tmp_path):
     names = sorted(scans)
     prepared = grading.preparation(config, tmp_path, None, by_patient(names))
     content = json.loads(json.dumps(prepared.files[grading.FILE], allow_nan=False))
     known = [scans[name].clinical for name in names[:6] if scans[name].clinical["grade"] is not None]
-    assert len(known) < 6, "one of them has no grade"
+    assert len(known) < 6, "at least one has no grade"
     assert [row["label"] for row in content["training"]] == [int(values["grade"] == 3) for values in known]
     assert [row["age"] for row in content["training"]] == [values["age"] for values in known]
     ages = [values["age"] for values in known if values["age"] is not None]
@@ -161,7 +161,7 @@ def test_a_new_run_learns_from_its_training_patients_alone(config, scans, tmp_pa
     assert content["encoder"]["columns"][0]["mean"] == pytest.approx(np.mean(ages))
 
 
-def test_an_evaluation_prepares_as_the_training_did(config, scans, tmp_path):
+def test_an_evaluation_prepares_as_the_training_does(config, scans, tmp_path):
     names = sorted(scans)
     new = grading.preparation(config, tmp_path, None, by_patient(names))
     workdir_lib.begin(tmp_path, config, by_patient(names), 10, new.files)
@@ -179,18 +179,18 @@ def test_an_evaluation_prepares_as_the_training_did(config, scans, tmp_path):
         grading.preparation(config, tmp_path, None)
 
 
-def test_what_an_attempt_that_failed_left_behind_is_not_used(config, scans, tmp_path):
+def test_the_file_of_a_run_that_has_not_started_is_ignored(config, scans, tmp_path):
     (tmp_path / grading.FILE).write_text('{"encoder": {"columns": []}, "training": []}')
     prepared = grading.preparation(config, tmp_path, None, by_patient(sorted(scans)))
     assert prepared.files[grading.FILE]["training"]
 
 
-def test_presence_needs_no_fit(config, tmp_path):
+def test_presence_without_tabular_needs_no_fit(config, tmp_path):
     config.data.update({"target": "presence", "region": "slice", "tabular": (), "dir": "nowhere"})
     assert grading.preparation(config, tmp_path, None, by_patient([])).files == {}
 
 
-def test_columns_that_nobody_may_use(config, scans, tmp_path):
+def test_an_outcome_as_column_is_refused(config, scans, tmp_path):
     config.data.tabular = ("age", "death")
     with pytest.raises(UserError, match="the column death is an outcome"):
         grading.preparation(config, tmp_path, None, by_patient(sorted(scans)))
@@ -208,22 +208,22 @@ def graded(scans: dict, names: list[str]) -> Volume:
 
 
 @pytest.mark.parametrize("train_masks", ["true", "predicted"])
-def test_masks_of_a_segmentation(two_stage, scans, trained, tmp_path, train_masks):
+def test_masks_in_training_and_evaluation(two_stage, scans, trained, tmp_path, train_masks):
     two_stage.data.train_masks = train_masks
     splits = dataset.resolve_splits(two_stage)
-    assert splits == json.loads((trained / "splits.json").read_text()), "those of the segmentation"
+    assert splits == json.loads((trained / "splits.json").read_text()), "the splits of the segmentation"
     segment = load_segmenter([str(trained)]).segment
     prepare = grading.preparation(two_stage, tmp_path, segment, splits).prepare
-    trains, tested = (graded(scans, splits[name]) for name in ("train", "test"))
-    for volume in (trains, tested):
+    training, test = (graded(scans, splits[name]) for name in ("train", "test"))
+    for volume in (training, test):
         assert (segment(volume) != volume.mask).any()
-    mask = trains.mask if train_masks == "true" else segment(trains)
-    assert share(prepare(trains)) == mask_features(trains, mask)["volume_share"]
-    assert share(prepare(tested)) == mask_features(tested, segment(tested))["volume_share"]
-    # Scored, a patient that was trained on is a new one too.
+    mask = training.mask if train_masks == "true" else segment(training)
+    assert share(prepare(training)) == mask_features(training, mask)["volume_share"]
+    assert share(prepare(test)) == mask_features(test, segment(test))["volume_share"]
+    # In an evaluation, training patients have predicted masks, too.
     workdir_lib.begin(tmp_path, two_stage, splits, 1, grading.preparation(two_stage, tmp_path, segment, splits).files)
-    scored = grading.preparation(two_stage, tmp_path, segment).prepare(trains)
-    assert share(scored) == mask_features(trains, segment(trains))["volume_share"]
+    scored = grading.preparation(two_stage, tmp_path, segment).prepare(training)
+    assert share(scored) == mask_features(training, segment(training))["volume_share"]
 
 
 def share(case) -> float:
@@ -232,7 +232,7 @@ def share(case) -> float:
     return value
 
 
-def test_a_segmentation_that_was_trained_on_tested_patients(two_stage, trained, tmp_path):
+def test_a_segmentation_trained_on_test_patients_is_refused(two_stage, trained, tmp_path):
     names = json.loads((trained / "splits.json").read_text())
     swapped = names | {"train": names["test"] + names["train"][1:], "test": names["train"][:1]}
     (tmp_path / "swapped.json").write_text(json.dumps(swapped))
@@ -241,7 +241,7 @@ def test_a_segmentation_that_was_trained_on_tested_patients(two_stage, trained, 
         dataset.resolve_splits(two_stage)
 
 
-def test_a_segmentation_that_is_not_there(two_stage, tmp_path):
+def test_a_missing_segmentation_is_an_error(two_stage, tmp_path):
     two_stage.data.segmentation_workdir = str(tmp_path / "nothing")
     with pytest.raises(UserError, match=r"cannot read splits from .*nothing/splits\.json"):
         dataset.resolve_splits(two_stage)
