@@ -1,7 +1,7 @@
-"""Augmentation: image and mask stay aligned, every geometric kind does what its config says, all follows the seed.
+"""Augmentation: image and mask stay aligned, each transformation has the parameters of the config, the seed decides.
 
-Some tests need the map of coordinates. Their image holds its own coordinates: as bilinear sampling of a linear ramp is
-exact, each output pixel tells where it was sampled.
+Some tests need the map of coordinates. The values of their image are its own coordinates. Bilinear sampling of a linear
+ramp is exact, so the value of an output pixel is the position where it was sampled.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def ramps(size=SIZE) -> np.ndarray:
 
 
 def sources(seeds=range(1), **fields) -> np.ndarray:
-    """(seed, SIZE, SIZE, 2): row and column of the input that each output pixel shows."""
+    """Row and column of the input at which each output pixel was sampled: (seed, SIZE, SIZE, 2)."""
     return run(ramps(), np.zeros((SIZE, SIZE)), seeds, **fields)[0][..., :2]
 
 
@@ -60,7 +60,7 @@ def test_flips_of_an_image_that_is_not_square():
 
 
 @pytest.mark.parametrize("name", ["flip_horizontal", "flip_vertical", "elastic"])
-def test_frequency_is_that_of_the_config(name):
+def test_frequency_is_the_probability_of_the_config(name):
     moved = np.abs(sources(range(300), **{name: 0.3}) - ramps()[..., :2]).max(axis=(1, 2, 3)) > 1e-3
     assert 0.22 < moved.mean() < 0.38
 
@@ -75,7 +75,7 @@ def angles(seeds, degrees: float) -> np.ndarray:
     return np.degrees(turned)
 
 
-def test_rotation_is_that_of_scipy():
+def test_rotation_equals_scipy():
     seeds, centre = range(5), (SIZE - 1) / 2
     image, mask = ndimage.gaussian_filter(noise(), (1, 1, 0)), lopsided()
     images, masks = run(image, mask, seeds, rotation_degrees=40.0)
@@ -98,15 +98,18 @@ def test_rotation_moves_a_marker_to_the_right_place():
 
 
 def test_rotation_is_uniform_within_its_range():
-    drawn = angles(range(400), 20.0)
-    assert np.abs(drawn).max() <= 20.001
-    assert drawn.min() < -19 and drawn.max() > 19
-    counts, _ = np.histogram(drawn, bins=4, range=(-20, 20))
+    sampled = angles(range(400), 20.0)
+    assert np.abs(sampled).max() <= 20.001
+    assert sampled.min() < -19 and sampled.max() > 19
+    counts, _ = np.histogram(sampled, bins=4, range=(-20, 20))
     assert counts.min() > 70
 
 
 def crop_windows(low: float, high: float) -> np.ndarray:
-    """(seed, 2, 2): first and last row and column of the window, in sides from 0 to 1, estimated in the middle."""
+    """First and last row and column of the crop window: (seed, 2, 2), in units of the image side.
+
+    They are extrapolated from the middle of the image.
+    """
     maps = sources(range(300), crop_scale=(low, high)) / (SIZE - 1)
     middle = slice(SIZE // 2 - 2, SIZE // 2 + 2)
     step = np.stack([np.diff(maps[:, middle, 16, 0]).mean(1), np.diff(maps[:, 16, middle, 1]).mean(1)], 1) * (SIZE - 1)
@@ -122,7 +125,7 @@ def test_crop_scale_and_proportion():
     assert 0.9 - 1e-3 < ratio.min() < 0.92 and 1.08 < ratio.max() < 1.1 + 1e-3
 
 
-def test_crop_stays_within_the_slice_where_it_fits():
+def test_a_crop_that_fits_stays_within_the_slice():
     windows = crop_windows(0.6, 1.1)
     sides = windows[..., 1] - windows[..., 0]
     fits = sides <= 1
@@ -155,7 +158,7 @@ def test_results_are_a_function_of_the_seed_and_differ_between_seeds():
     assert len({image.tobytes() for image in first}) == len({mask.tobytes() for mask in masks}) == 30
 
 
-def test_eager_and_tf_data_agree_and_the_seed_of_the_run_matters():
+def test_eager_and_tf_data_agree_and_depend_on_the_seed_of_the_run():
     image, mask = tf.constant(noise()), tf.constant(lopsided())
     eager, other = (
         augment(image, mask, tf.constant([seed, 4], tf.int64), config(**EVERYTHING))[0].numpy() for seed in (7, 8)
@@ -164,8 +167,8 @@ def test_eager_and_tf_data_agree_and_the_seed_of_the_run_matters():
     assert np.abs(eager - other).mean() > 0.1
 
 
-def test_each_geometric_stream_draws_the_same_with_and_without_the_others():
-    """Away from the edge, all kinds together equal the composition of the single kinds."""
+def test_random_parameters_of_a_transformation_do_not_depend_on_the_others():
+    """Away from the edge, all transformations together equal the composition of the single ones."""
     seeds, centre = range(10), (SIZE - 1) / 2
     gentle = {"rotation_degrees": 20.0, "crop_scale": (0.5, 0.7), "flip_horizontal": 0.5, "flip_vertical": 0.5}
     flipped = sources(seeds, flip_horizontal=0.5, flip_vertical=0.5) - centre

@@ -6,28 +6,28 @@ from augmented import ALL, EVERYTHING, INTENSITY, SIZE, lopsided, noise, run
 
 
 @pytest.mark.parametrize("name, bound", [("brightness", 0.3), ("contrast", 0.4)])
-def test_intensity_is_uniform_and_drawn_for_each_channel(name, bound):
+def test_intensity_changes_are_uniform_and_independent_for_each_channel(name, bound):
     image = noise()
     images, masks = run(image, lopsided(), range(200), **{name: bound})
     change = images - image if name == "brightness" else images / image - 1
-    drawn = np.median(change, axis=(1, 2))  # (seed, channel)
-    expected = image + drawn[:, None, None] if name == "brightness" else image * (1 + drawn[:, None, None])
+    sampled = np.median(change, axis=(1, 2))  # (seed, channel)
+    expected = image + sampled[:, None, None] if name == "brightness" else image * (1 + sampled[:, None, None])
     np.testing.assert_allclose(images, expected, atol=1e-4)
-    assert -bound <= drawn.min() < -0.95 * bound and 0.95 * bound < drawn.max() <= bound + 1e-6
-    assert np.abs(drawn.mean(axis=0)).max() < 0.12 * bound
-    np.testing.assert_allclose(drawn.std(axis=0), bound / np.sqrt(3), rtol=0.12)
-    assert np.abs(np.corrcoef(drawn.T) - np.eye(3)).max() < 0.25
+    assert -bound <= sampled.min() < -0.95 * bound and 0.95 * bound < sampled.max() <= bound + 1e-6
+    assert np.abs(sampled.mean(axis=0)).max() < 0.12 * bound
+    np.testing.assert_allclose(sampled.std(axis=0), bound / np.sqrt(3), rtol=0.12)
+    assert np.abs(np.corrcoef(sampled.T) - np.eye(3)).max() < 0.25
     np.testing.assert_array_equal(masks, np.broadcast_to(lopsided(), masks.shape))
 
 
-def test_bias_field_is_smooth_and_drawn_for_each_channel():
+def test_bias_field_is_smooth_and_independent_for_each_channel():
     images, masks = run(noise(), lopsided(), range(300), bias_field=1.0, bias_field_deviation=0.4)
     field = images - noise()
     assert max(np.abs(np.diff(field, axis=axis)).mean() for axis in (1, 2)) < 0.05  # white noise: 0.45
-    drawn = field[:, 5, 5]  # (seed, channel); one of the 3 × 3 grid points; values between them are interpolated
-    assert np.abs(drawn.mean(axis=0)).max() < 0.1
-    np.testing.assert_allclose(drawn.std(axis=0), 0.4, rtol=0.15)
-    across = [drawn[:, 0], drawn[:, 1], field[:, 5, 26, 0], field[:, 26, 5, 0]]
+    sampled = field[:, 5, 5]  # (seed, channel); one of the 3 × 3 grid points; values between them are interpolated
+    assert np.abs(sampled.mean(axis=0)).max() < 0.1
+    np.testing.assert_allclose(sampled.std(axis=0), 0.4, rtol=0.15)
+    across = [sampled[:, 0], sampled[:, 1], field[:, 5, 26, 0], field[:, 26, 5, 0]]
     assert np.abs(np.corrcoef(across) - np.eye(4)).max() < 0.25
     np.testing.assert_array_equal(masks, np.broadcast_to(lopsided(), masks.shape))
     changed = (run(noise(), lopsided(), range(300), bias_field=0.3)[0] != noise()).any(axis=(1, 2, 3))
@@ -39,7 +39,7 @@ def replaced(images) -> tuple[np.ndarray, np.ndarray]:
     return tuple((images[..., channel] == images[..., 1]).all(axis=(1, 2)) for channel in (0, 2))
 
 
-def test_a_missing_sequence_is_flair_in_one_or_both_others():
+def test_flair_replaces_one_or_both_other_sequences():
     images, masks = run(noise(), lopsided(), range(300), missing_sequence=1.0)
     before, after = replaced(images)
     same = (images == noise()).all(axis=(1, 2))  # (seed, channel)
@@ -72,7 +72,7 @@ def test_a_sequence_that_the_data_set_replaced_by_flair_stays_flair(copies):
     image[..., list(copies)] = image[..., 1:2]
     images, _ = run(image, lopsided(), range(10), **ALL, **INTENSITY)
     for channel in (0, 2):
-        same = [np.array_equal(each[..., channel], each[..., 1]) for each in images]
+        same = [np.array_equal(result[..., channel], result[..., 1]) for result in images]
         assert same == [channel in copies] * 10
 
 
@@ -81,7 +81,7 @@ def test_intensity_does_not_change_the_geometry():
     np.testing.assert_array_equal(run(noise(), lopsided(), range(10), **EVERYTHING | ALL)[1], plain)
 
 
-def test_intensity_streams_do_not_depend_on_each_other():
+def test_intensity_changes_do_not_depend_on_each_other():
     image = np.ones((SIZE, SIZE, 3), np.float32)
     kinds = {"contrast": 0.2}, {"brightness": 0.2}, {"bias_field": 1.0}, INTENSITY
     contrast, brightness, field, both = (run(image, lopsided(), range(5), **fields)[0] for fields in kinds)

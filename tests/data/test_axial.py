@@ -1,10 +1,12 @@
+"""Reorientation to axial slices and back."""
+
 import numpy as np
 from scan_files import IMAGE, orient
 
 from lgg_jax.data import axial
 
 
-def test_turning_is_exact_both_ways(tmp_path):
+def test_reorientation_is_exact_in_both_directions(tmp_path):
     array, affine = orient(IMAGE[..., 0], "AIR")
     grid = axial.axial_grid(affine, tmp_path)
     np.testing.assert_array_equal(grid.turn(array), IMAGE[..., 0])

@@ -74,11 +74,11 @@ def test_the_sequences_that_the_config_names_in_its_order(names, expected, witho
     four = with_t2(scan())
     brain = volume.inside(volume.foreground(four.image))
     geometry = volume.find_geometry(four.image, SIZE)
-    for each, channels in ((four, expected), (scan(), without)):
-        images = prepare_case(each, config(channels=names)).images
+    for source, channels in ((four, expected), (scan(), without)):
+        images = prepare_case(source, config(channels=names)).images
         assert images.shape == (SLICES, SIZE, SIZE, len(names))
         for place, channel in enumerate(channels):
-            alone = volume.normalise(each.image[..., channel], brain)
+            alone = volume.normalise(source.image[..., channel], brain)
             same = volume.network_masks(alone, geometry).astype(np.float16)
             np.testing.assert_array_equal(images[..., place], same)
     neighbours = prepare_case(four, config(channels=names, context=1)).images
@@ -92,7 +92,7 @@ def test_a_scan_without_a_ground_truth_mask():
 
 
 @pytest.mark.parametrize("rows", [np.array([1, 4]), np.array([False, True, False, False, True])])
-def test_some_rows(rows):
+def test_selected_rows(rows):
     whole = make_case(scan(), volume.find_geometry(scan().image, SIZE), np.zeros((SLICES, 2)), range(5), [7.0])
     case = whole.select(rows)
     assert len(case.images) == len(case.masks) == 2

@@ -39,22 +39,22 @@ def features(mask: np.ndarray, **intensities) -> dict:
     return mask_features(scan(mask, **intensities), mask)
 
 
-def test_names_are_those_of_the_table():
+def test_names_are_those_of_the_table_in_the_module_docstring():
     table = re.findall(r"^    (\w+) {2,}(?:1|-1, 1|z) ", inspect.getdoc(module), flags=re.MULTILINE)
     assert tuple(table) == FEATURES == tuple(features(tumour_mask(2)))
     json.dumps(features(tumour_mask(2)), allow_nan=False)
 
 
 def test_shares():
-    found = features(tumour_mask(1, 2))
+    result = features(tumour_mask(1, 2))
     area = DISC.sum() / 80**2
-    assert found["volume_share"] == pytest.approx(2 * area / 5, rel=0.01)
-    assert found["slice_share"] == 0.4
-    assert found["area_share"] == pytest.approx(area, rel=0.01)
+    assert result["volume_share"] == pytest.approx(2 * area / 5, rel=0.01)
+    assert result["slice_share"] == 0.4
+    assert result["area_share"] == pytest.approx(area, rel=0.01)
 
 
-def test_t2_changes_nothing():
-    """Not even if it is missing and equals FLAIR."""
+def test_t2_does_not_change_the_features():
+    """This holds for a missing T2, too, which equals FLAIR."""
     three = scan(tumour_mask(2))
     four = dataclasses.replace(three, image=three.image[..., [0, 1, 2, 1]])
     assert mask_features(four, tumour_mask(2)) == mask_features(three, tumour_mask(2))
@@ -62,10 +62,10 @@ def test_t2_changes_nothing():
 
 
 def test_a_disc_is_round():
-    found = features(tumour_mask(2))
-    assert found["elongation"] == pytest.approx(0, abs=0.01)
-    assert found["solidity"] > 0.95
-    assert found["irregularity"] == pytest.approx(1, abs=0.06)
+    result = features(tumour_mask(2))
+    assert result["elongation"] == pytest.approx(0, abs=0.01)
+    assert result["solidity"] > 0.95
+    assert result["irregularity"] == pytest.approx(1, abs=0.06)
 
 
 def test_an_ellipse_is_long_and_a_star_is_irregular():
@@ -76,39 +76,40 @@ def test_an_ellipse_is_long_and_a_star_is_irregular():
     assert star["irregularity"] > 1.5 and star["solidity"] < 0.85 and star["elongation"] < 0.05
 
 
-def test_shape_is_that_of_the_largest_slice_with_all_its_parts():
+def test_shape_features_are_of_the_largest_slice_with_all_components():
     ellipse = ((Y - 50) / 4) ** 2 + ((X - 60) / 25) ** 2 <= 1
     assert features(tumour_mask(2) | tumour_mask(3, shape=ellipse))["elongation"] < 0.01
     two = features(tumour_mask(2, shape=DISC | np.roll(DISC, -40, axis=1)))
     assert two["irregularity"] == pytest.approx(2, abs=0.1) and two["solidity"] < 0.95
 
 
-def test_place():
-    """The head's square is rows and columns 10–93 (80 and a margin of 2 on either side); the disc's centre (40, 66)."""
-    found = features(tumour_mask(2, 3, 4))
-    assert found["lateral"] == pytest.approx((66.5 - 52) / 84) and found["side"] == 1
-    assert found["posterior"] == pytest.approx((40.5 - 10) / 84)
-    assert found["height"] == 0.75
-    assert found["crossing"] == pytest.approx((DISC & (X < 52)).sum() / DISC.sum(), abs=1e-6) and found["crossing"] > 0
+def test_location():
+    """The square is rows and columns 10–93: the head and a margin of 2 on each side. The disc's centre is (40, 66)."""
+    result = features(tumour_mask(2, 3, 4))
+    assert result["lateral"] == pytest.approx((66.5 - 52) / 84) and result["side"] == 1
+    assert result["posterior"] == pytest.approx((40.5 - 10) / 84)
+    assert result["height"] == 0.75
+    assert result["crossing"] == pytest.approx((DISC & (X < 52)).sum() / DISC.sum(), abs=1e-6)
+    assert result["crossing"] > 0
     other = features(tumour_mask(2, shape=DISC[:, ::-1]))
-    assert other["side"] == -1 and other["lateral"] == pytest.approx(found["lateral"])
+    assert other["side"] == -1 and other["lateral"] == pytest.approx(result["lateral"])
 
 
 def test_intensities_are_relative_to_the_whole_brain():
     mask = tumour_mask(1, 2)
     volume = scan(mask)
-    found, brain = mask_features(volume, mask), inside(foreground(volume.image))
+    result, brain = mask_features(volume, mask), inside(foreground(volume.image))
     pre, flair, post = (normalise(volume.image[..., channel], brain) for channel in range(3))
-    assert found["flair_mean"] == pytest.approx(flair[mask].mean(), abs=1e-4)
-    assert found["flair_std"] == pytest.approx(flair[mask].std(), abs=1e-4)
-    assert found["flair_p10"] == pytest.approx(np.percentile(flair[mask], 10), abs=1e-4)
-    assert found["post_std"] == pytest.approx(post[mask].std(), abs=1e-4)
+    assert result["flair_mean"] == pytest.approx(flair[mask].mean(), abs=1e-4)
+    assert result["flair_std"] == pytest.approx(flair[mask].std(), abs=1e-4)
+    assert result["flair_p10"] == pytest.approx(np.percentile(flair[mask], 10), abs=1e-4)
+    assert result["post_std"] == pytest.approx(post[mask].std(), abs=1e-4)
     beside = brain & ~mask & mask.any(axis=(1, 2))[:, None, None]  # like the rim, apart from noise
-    assert found["flair_contrast"] == pytest.approx(flair[mask].mean() - flair[beside].mean(), abs=0.05)
+    assert result["flair_contrast"] == pytest.approx(flair[mask].mean() - flair[beside].mean(), abs=0.05)
     rise = post - pre
-    assert found["enhancement"] == pytest.approx(rise[mask].mean() - rise[beside].mean(), abs=0.15)
+    assert result["enhancement"] == pytest.approx(rise[mask].mean() - rise[beside].mean(), abs=0.15)
     p95 = np.percentile(rise[mask], 95) - rise[beside].mean()
-    assert found["enhancement_p95"] == pytest.approx(p95, abs=0.15)
+    assert result["enhancement_p95"] == pytest.approx(p95, abs=0.15)
 
 
 def test_enhancement_and_necrosis():
@@ -117,25 +118,25 @@ def test_enhancement_and_necrosis():
     assert bright["post_low_share"] < 0.01 and dark["post_low_share"] > 0.99
 
 
-def test_gain_and_offset_change_nothing():
+def test_features_do_not_depend_on_gain_and_offset():
     mask = tumour_mask(1, 2)
     volume = scan(mask)
     gained = Volume("P", volume.image * np.float32([2, 5, 0.5]) + np.float32([30, 0, 7]), None, volume.slice_index, {})
     assert mask_features(gained, mask) == pytest.approx(mask_features(volume, mask), abs=1e-3)
 
 
-@pytest.mark.parametrize("copied, none", [
+@pytest.mark.parametrize("copied, undefined", [
     ((), set()),
     ((0,), {"enhancement", "enhancement_p95"}),
     ((2,), {"enhancement", "enhancement_p95", "post_std", "post_low_share"}),
     ((0, 2), {"enhancement", "enhancement_p95", "post_std", "post_low_share"}),
 ])  # fmt: skip
-def test_missing_sequences(copied, none):
+def test_missing_sequences(copied, undefined):
     volume = scan(tumour_mask(2))
     for channel in copied:
         volume.image[..., channel] = volume.image[..., 1]
-    found = mask_features(volume, tumour_mask(2))
-    assert {name for name in FEATURES if found[name] is None} == none <= set(INTENSITY)
+    result = mask_features(volume, tumour_mask(2))
+    assert {name for name in FEATURES if result[name] is None} == undefined <= set(INTENSITY)
 
 
 def test_no_tumour():
@@ -146,13 +147,13 @@ def test_no_tumour():
     (slice(50, 51), slice(50, 51)), (slice(50, 51), slice(50, 52)), (slice(50, 51), slice(40, 60)),
     (slice(0, 104), slice(0, 104)), (slice(0, 1), slice(0, 1)),
 ])  # fmt: skip
-def test_odd_masks_give_numbers(rows, columns):
-    """A pixel, a line, the whole slice, a corner outside the head: all of them may be predicted."""
+def test_unusual_masks_have_finite_features(rows, columns):
+    """One pixel, a line, the whole slice, a corner outside the head: a network may predict any of them."""
     mask, volume = tumour_mask(), scan(tumour_mask(2))
     mask[2, rows, columns] = True
-    found = mask_features(volume, mask)
-    assert np.isfinite([value for value in found.values() if value is not None]).all()
-    assert None not in {found[name] for name in FEATURES if name not in INTENSITY}
+    result = mask_features(volume, mask)
+    assert np.isfinite([value for value in result.values() if value is not None]).all()
+    assert None not in {result[name] for name in FEATURES if name not in INTENSITY}
 
 
 def test_real_tumours(real_data, tmp_path):
@@ -162,7 +163,7 @@ def test_real_tumours(real_data, tmp_path):
         (tmp_path / folder.name).symlink_to(folder)
     shutil.copy(real_data / "kaggle_3m" / "data.csv", tmp_path)
     for volume in load_volumes(tmp_path, tmp_path / "cache"):
-        found = mask_features(volume, volume.mask)
-        assert 0 < found["volume_share"] < 0.2 and 0 <= found["crossing"] <= 0.5
-        assert 0 < found["posterior"] < 1 and 0 < found["lateral"] < 0.5
-        assert found["side"] == {1: 1, 3: -1}[volume.clinical["laterality"]]  # left is on the right of the image
+        result = mask_features(volume, volume.mask)
+        assert 0 < result["volume_share"] < 0.2 and 0 <= result["crossing"] <= 0.5
+        assert 0 < result["posterior"] < 1 and 0 < result["lateral"] < 0.5
+        assert result["side"] == {1: 1, 3: -1}[volume.clinical["laterality"]]  # left is on the right of the image

@@ -1,4 +1,4 @@
-"""Input pipeline: the same batches on any number of hosts and devices and after a resume; slices, masks, labels."""
+"""Input pipeline: batches do not depend on the number of hosts and devices or on a resume; slices, masks, labels."""
 
 import dataclasses
 import itertools
@@ -63,8 +63,8 @@ def assert_equal(first: dict, second: dict):
 @pytest.mark.parametrize("hosts, devices", [(1, 8), (2, 4), (4, 2)])
 def test_batches_are_the_same_on_any_hosts_and_devices(monkeypatch, hosts, devices):
     monkeypatch.setattr(jax, "local_device_count", lambda: devices)
-    shares = [batches(config(), host=host, hosts=hosts) for host in range(hosts)]
-    for expected, *parts in zip(batches(config()), *shares, strict=True):
+    per_host = [batches(config(), host=host, hosts=hosts) for host in range(hosts)]
+    for expected, *parts in zip(batches(config()), *per_host, strict=True):
         assert all(len(part["image"]) == BATCH // hosts for part in parts)
         assert_equal({name: np.concatenate([part[name] for part in parts]) for name in expected}, expected)
         on_devices = [parallel.shard(part) for part in parts]

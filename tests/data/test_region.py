@@ -1,4 +1,4 @@
-"""Regions that the classifier sees: the head, the tumour alone, the square around it."""
+"""Regions of the classifier's input: the head, the tumour only, the square around the tumour."""
 
 import dataclasses
 
@@ -119,10 +119,10 @@ def test_image_and_mask_are_on_one_grid(region):
 
 
 def test_the_mask_of_the_scan_is_ignored():
-    truth = dataclasses.replace(scan(), mask=~tumour())
+    annotated = dataclasses.replace(scan(), mask=~tumour())
     for region in REGIONS:
         expected = region_images(scan(), tumour(), config(region))
-        np.testing.assert_array_equal(region_images(truth, tumour(), config(region)), expected)
+        np.testing.assert_array_equal(region_images(annotated, tumour(), config(region)), expected)
 
 
 def test_errors():

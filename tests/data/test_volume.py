@@ -55,10 +55,10 @@ def test_square_contains_the_head_of_every_slice():
 
 def test_neither_noise_nor_a_nose_widens_the_square():
     image = head_volume(200, 300, slice(60, 140), slice(80, 200))
-    spoilt = image.copy()
-    spoilt[:, 190, [5, 290]] = spoilt[:, [3, 9], 40] = 255
-    spoilt[:, 140:170, 130:150] = 100  # 20 of 120 columns wide
-    assert find_geometry(spoilt, 32) == find_geometry(image, 32)
+    noisy = image.copy()
+    noisy[:, 190, [5, 290]] = noisy[:, [3, 9], 40] = 255
+    noisy[:, 140:170, 130:150] = 100  # 20 of 120 columns wide
+    assert find_geometry(noisy, 32) == find_geometry(image, 32)
 
 
 @pytest.mark.parametrize("height, width", [(60, 80), (81, 60), (33, 33)])
@@ -69,7 +69,7 @@ def test_without_crop_the_whole_image_in_a_square(height, width):
     assert geometry == Geometry((height - side) // 2, (width - side) // 2, side, height, width, 32)
 
 
-def test_an_empty_volume_has_the_whole_image_as_its_square():
+def test_the_square_of_an_empty_volume_is_the_whole_image():
     geometry = find_geometry(np.zeros((2, 40, 50, 3), np.uint8), 32)
     assert geometry.top <= 0 and geometry.left <= 0
     assert geometry.top + geometry.side >= 40 and geometry.left + geometry.side >= 50
@@ -96,7 +96,7 @@ def test_round_trip_through_a_smaller_or_larger_grid(height, width, crop):
         back = input_grid(network_masks(mask, geometry), geometry)
         assert back.shape == mask.shape
         assert dice(back >= 0.5, mask) > least
-        assert dice(back[:, ::-1] >= 0.5, mask) < 0.9  # the masks can tell a mirror image
+        assert dice(back[:, ::-1] >= 0.5, mask) < 0.9  # the masks differ from their mirror images
 
 
 def test_image_and_mask_are_resampled_alike():
@@ -121,7 +121,7 @@ def test_edge_values_beyond_the_image_and_zeros_outside_the_square():
 
 def test_a_mask_on_the_network_grid_is_the_share_of_each_pixel():
     mask = np.zeros((1, 8, 8), bool)
-    mask[0, :3] = True  # pixels of two rows each: the second one is half covered
+    mask[0, :3] = True  # a network pixel covers two rows; the second one is half covered
     shares = network_masks(mask, Geometry(0, 0, 8, 8, 8, 4))
     assert shares.min() >= 0 and shares.max() <= 1
     assert shares[0, 0].min() > 0.8 and 0.2 < shares[0, 1].min() < 0.8 and shares[0, 3].max() == 0
@@ -166,12 +166,12 @@ def test_inside_is_the_head_without_its_rim():
 
 
 def test_a_bright_scalp_does_not_change_the_brain():
-    """A scalp three times as bright once reduced the contrast of the brain to a third."""
+    """With statistics of the whole head, a scalp three times as bright would reduce the brain's contrast to a third."""
     image = head_volume(120, 120, slice(10, 110), slice(10, 110)).astype(np.float32)
     brain = inside(foreground(image))
     bright = image.copy()
     bright[:, 10:14, 10:110] *= 3
-    before, after = (normalise(each[..., 0], inside(foreground(each))) for each in (image, bright))
+    before, after = (normalise(array[..., 0], inside(foreground(array))) for array in (image, bright))
     np.testing.assert_allclose(after[brain], before[brain], atol=0.05)
 
 
@@ -211,9 +211,9 @@ def test_an_empty_volume_is_zero():
 
 def test_one_bright_pixel_changes_only_itself():
     image = head_volume().astype(np.float32)
-    spoilt = image.copy()
-    spoilt[1, 20, 40, 0] = 1e6
-    before, after = (normalised(each, foreground(each)) for each in (image, spoilt))
+    changed = image.copy()
+    changed[1, 20, 40, 0] = 1e6
+    before, after = (normalised(array, foreground(array)) for array in (image, changed))
     assert after[1, 20, 40, 0] == after[..., 0].max() == 5
     after[1, 20, 40, 0] = before[1, 20, 40, 0]
     np.testing.assert_allclose(after, before, atol=5e-3)
