@@ -1,4 +1,4 @@
-"""Classification scores: a case worked by hand, definitions written out, and the table of edge cases row by row."""
+"""Classification metrics: cases computed by hand, definitions, and a table of edge cases, tested row by row."""
 
 import json
 import time
@@ -27,7 +27,7 @@ from lgg_jax.metrics.classification import (
 
 
 def simulate(patients=30, rows=8, seed=0):
-    """labels, probabilities, patients of slices that share what is odd about their patient; with ties."""
+    """Labels, probabilities and patients of slices. Slices of a patient share a random effect; there are ties."""
     rng = np.random.default_rng(seed)
     owners = np.repeat([f"p{index:03}" for index in range(patients)], rows)
     labels = rng.random(len(owners)) < 0.4
@@ -36,9 +36,9 @@ def simulate(patients=30, rows=8, seed=0):
 
 
 def test_delong_by_hand():
-    """Positives 0.9, 0.6, 0.4 beat 2, 2, 1 of the negatives 0.5, 0.2: AUC 5/6, V10 = 1, 1, ½ and V01 = ⅔, 1.
+    """Positives 0.9, 0.6, 0.4 exceed 2, 2, 1 of the negatives 0.5, 0.2: AUC 5/6, V10 = 1, 1, ½ and V01 = ⅔, 1.
 
-    Var = (1/12) / 3 + (1/18) / 2 = 1/18; on the logit scale ln 5 ± 1.96 · √(1/18) / (5/36) = 1.6094 ± 3.3263.
+    Var = (1/12) / 3 + (1/18) / 2 = 1/18. On the logit scale: ln 5 ± 1.96 · √(1/18) / (5/36) = 1.6094 ± 3.3263.
     """
     auc, interval = delong_ci([1, 0, 1, 1, 0], [0.9, 0.5, 0.6, 0.4, 0.2])
     assert auc == pytest.approx(5 / 6)
@@ -47,7 +47,7 @@ def test_delong_by_hand():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_delong_by_definition(seed):
-    """All m × n pairs, as DeLong et al. write them."""
+    """The formulas of DeLong et al. over all m × n pairs."""
     labels, scores, _ = simulate(seed=seed)
     positive, negative = scores[labels == 1], scores[labels == 0]
     wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
@@ -59,8 +59,8 @@ def test_delong_by_definition(seed):
         np.log(wins.mean() / (1 - wins.mean())) + np.array([-half, half]))
 
 
-def test_delong_covers_where_the_plain_interval_does_not():
-    """AUC 0.95 with 20 + 20 rows: of 300 plain intervals 0.81 cover it, of these 0.96."""
+def test_delong_on_the_logit_scale_has_the_nominal_coverage():
+    """AUC 0.95 with 20 + 20 rows. Intervals without the logit scale cover it in 81 % of 300 trials, these in 96 %."""
     rng, hits = np.random.default_rng(0), 0
     for _ in range(300):
         scores = np.append(rng.normal(2.3262, size=20), rng.normal(size=20))
@@ -71,13 +71,13 @@ def test_delong_covers_where_the_plain_interval_does_not():
 
 @pytest.mark.parametrize("labels, expected", [([0, 0, 0, 1, 1], (1, [0.025 ** 0.5, 1])),
                                               ([1, 1, 0, 0, 0], (0, [0, 1 - 0.025 ** 0.5]))])
-def test_delong_of_perfect_separation_is_not_certain(labels, expected):
+def test_delong_interval_of_perfect_separation_has_a_width(labels, expected):
     auc, interval = delong_ci(labels, np.arange(5))
     assert auc == expected[0] and interval == pytest.approx(expected[1])
 
 
-def test_bootstrap_resamples_are_weighted_rows():
-    """Each resample's counts, from rows that are repeated one by one as often as their patient was drawn."""
+def test_bootstrap_resamples_weight_the_rows():
+    """The counts of a resample equal those of rows that are repeated as often as their patient was drawn."""
     labels, scores, patients = simulate(patients=6, rows=5)
     names, rng = np.unique(patients), np.random.default_rng(3)
     for tp, fp in resampled_curves(labels, scores, patients, seed=3, resamples=5):
@@ -88,7 +88,7 @@ def test_bootstrap_resamples_are_weighted_rows():
 
 
 def test_bootstrap_resamples_patients_not_rows():
-    """Each row written down 50 times says nothing new; DeLong, who takes rows as independent, believes it."""
+    """Repeating each row 50 times adds no information. DeLong's interval narrows, as it assumes independent rows."""
     labels, scores, patients = simulate(rows=1)
     once, repeated = [np.ptp(bootstrap_auc_ci(*(np.repeat(column, times) for column in (labels, scores, patients))))
                       for times in (1, 50)]
@@ -103,8 +103,8 @@ def test_bootstrap_depends_on_the_seed_and_not_on_the_order_of_rows():
     assert bootstrap_auc_ci(*columns, seed=1) != bootstrap_auc_ci(*columns, seed=2)
 
 
-def test_resamples_without_a_class_are_left_out():
-    """Of four patients, two positive, one resample in eight has a single class."""
+def test_resamples_with_a_single_class_are_skipped():
+    """With two positive and two negative patients, one resample in eight has a single class."""
     kept = list(resampled_curves([1, 1, 0, 0], [3, 1, 2, 0], list("abcd"), resamples=400))
     assert 320 < len(kept) < 380 and all(tp[-1] and fp[-1] for tp, fp in kept)
 
@@ -116,14 +116,14 @@ def test_bootstrap_of_3000_slices_is_quick():
     assert time.process_time() - start < 2
 
 
-def test_interval_is_delong_for_rows_and_bootstrap_for_slices():
+def test_interval_is_delong_for_patients_and_bootstrap_for_slices():
     for rows, chosen in ((1, "auc_ci95_delong"), (8, "auc_ci95_bootstrap")):
         numbers = auc_with_ci(*simulate(rows=rows))
         assert numbers["auc_ci95"] == numbers[chosen] and numbers["auc_ci95_delong"] != numbers["auc_ci95_bootstrap"]
 
 
 def test_calibration_by_hand():
-    """Bins (0, ½] with 0, ½ and (½, 1] with 0.7, 1: sums of labels 1 and 1, of probabilities 0.5 and 1.7."""
+    """Bin [0, ½] has 0 and ½, bin (½, 1] has 0.7 and 1. Sums of labels: 1 and 1; of probabilities: 0.5 and 1.7."""
     labels, probabilities = [0, 1, 0, 1], [0.0, 0.5, 0.7, 1.0]
     np.testing.assert_allclose(calibration_bins(labels, probabilities, bins=2), [[2, 2], [0.5, 1.7], [1, 1]])
     assert expected_calibration_error(labels, probabilities, bins=2) == pytest.approx((0.5 + 0.7) / 4)
@@ -132,8 +132,8 @@ def test_calibration_by_hand():
 
 @pytest.mark.parametrize("labels, probabilities, expected", [
     ([0, 0, 1, 1], [0.1, 0.2, 0.3, 0.9], 0.25),
-    ([0, 1, 0, 1], [0.1, 0.3, 0.6, 0.8], 0.7),      # 0.2 and 0.7 are right three times; 0.7 is nearer to 0.5
-    ([0, 1, 0], [0.3, 0.3, 0.6], 0.8),              # nothing is better than "no"
+    ([0, 1, 0, 1], [0.1, 0.3, 0.6, 0.8], 0.7),      # 0.2 and 0.7 give three correct rows; 0.7 is closer to 0.5
+    ([0, 1, 0], [0.3, 0.3, 0.6], 0.8),              # predicting no positives is best
     ([1, 1], [0.2, 0.4], 0.1),
     ([0, 0], [0.2, 0.9], 0.95),
     ([0, 1], [0.0, 1.0], 0.5),
@@ -150,7 +150,7 @@ def test_best_threshold_against_every_threshold():
 
 
 def test_score_by_hand():
-    """The row at the threshold counts as positive; a has all rows right, b none."""
+    """A row at the threshold counts as positive. All rows of patient a are correct, none of patient b."""
     result = score([1, 1, 1, 0, 0, 0, 0], [0.9, 0.5, 0.4, 0.7, 0.2, 0.1, 0.8], list("aabbccc"), 0.5)
     expected = {"accuracy": 4 / 7, "majority_accuracy": 4 / 7, "f1": 4 / 7, "sensitivity": 2 / 3, "specificity": 1 / 2,
                 "auc": 8 / 12, "brier": 1.8 / 7, "n": 7, "n_positive": 3, "n_patients": 3}
@@ -159,7 +159,7 @@ def test_score_by_hand():
     assert result["accuracy_ci95"] == [0, 1]
 
 
-def test_scores_in_single_precision_do_not_move_the_threshold():
+def test_single_precision_does_not_move_a_score_across_the_threshold():
     assert score([0, 1], np.float32([0.1, 0.3]), ["a", "b"], 0.300000015)["confusion"]["tp"] == 0
 
 
@@ -168,13 +168,13 @@ def test_score_agrees_with_scikit_learn():
     assert score(labels, probabilities, patients, 0.4)["f1"] == f1_score(labels, probabilities >= 0.4)
 
 
-NONE_OF_TWO = {"auc": None, "auc_ci95": None, "auc_ci95_delong": None, "auc_ci95_bootstrap": None}
+UNDEFINED_AUC = {"auc": None, "auc_ci95": None, "auc_ci95_delong": None, "auc_ci95_bootstrap": None}
 
-# labels, probabilities, patients, what the docstring's table says
+# labels, probabilities, patients, expected values: the table in the docstring of `score`
 TABLE = {
-    "only positives": ([1, 1], [0.2, 0.8], "ab", {**NONE_OF_TWO, "specificity": None, "f1": pytest.approx(2 / 3)}),
-    "only negatives": ([0, 0], [0.2, 0.8], "ab", {**NONE_OF_TWO, "sensitivity": None, "f1": 0}),
-    "only negatives, all no": ([0, 0], [0.2, 0.3], "ab", {**NONE_OF_TWO, "sensitivity": None, "f1": None}),
+    "only positives": ([1, 1], [0.2, 0.8], "ab", {**UNDEFINED_AUC, "specificity": None, "f1": pytest.approx(2 / 3)}),
+    "only negatives": ([0, 0], [0.2, 0.8], "ab", {**UNDEFINED_AUC, "sensitivity": None, "f1": 0}),
+    "only negatives, none predicted": ([0, 0], [0.2, 0.3], "ab", {**UNDEFINED_AUC, "sensitivity": None, "f1": None}),
     "a class with one row": ([0, 0, 1], [0.1, 0.4, 0.3], "abc",
                              {"auc": 0.5, "auc_ci95": None, "auc_ci95_delong": None, "auc_ci95_bootstrap": None}),
     "a class in one patient": ([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.5], "abcc", {"auc": 0.75, "auc_ci95": None}),
@@ -195,7 +195,7 @@ def test_edge_cases(row):
 
 
 @pytest.mark.parametrize("patients", ["abcc", "aaaa"])
-def test_delong_is_given_where_a_class_lies_in_one_patient(patients):
+def test_delong_is_defined_if_a_class_has_one_patient(patients):
     low, high = auc_with_ci([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.5], list(patients))["auc_ci95_delong"]
     assert 0 < low < 0.75 < high < 1
 
@@ -204,12 +204,12 @@ def test_delong_is_given_where_a_class_lies_in_one_patient(patients):
     ([], [], "no row"), ([0, 1], [0.5], "shape"), ([0, 2], [0.5, 0.5], "0 or 1"), ([0, np.nan], [0.5, 0.5], "0 or 1"),
     ([0, 1], [0.5, np.nan], "1 of 2 scores"), ([0, 1], [-3, 2], "logits"),
 ])
-def test_what_cannot_be_scored(labels, scores, message):
+def test_invalid_labels_and_scores(labels, scores, message):
     with pytest.raises(ValueError, match=message):
         score(labels, scores, ["a"] * len(labels), 0.5)
 
 
-def test_patients_of_another_length():
+def test_labels_and_patients_of_different_length():
     with pytest.raises(ValueError, match="4 labels, but 3 patients"):
         bootstrap_auc_ci([0, 0, 1, 1], [1, 2, 3, 4], list("abc"))
 
@@ -227,14 +227,14 @@ def test_summarise():
     json.dumps(result, allow_nan=False)
 
 
-def test_summarise_nothing():
+def test_summarise_empty_tables():
     empty = pd.DataFrame({"patient": [], "label": [], "probability": []})
     with pytest.raises(UserError, match="no slice"):
         summarise(empty, empty, 0.5, 0.5)
 
 
 def test_patient_scores():
-    """b's slice without tumour takes no part in its logit; a has no tumour slice, so all of its slices do."""
+    """The logit of b is the mean over its slices with tumour. a has no such slice, so all its slices count."""
     slices = pd.DataFrame({"patient": list("bbbaa"), "logit": np.float32([1, 3, -9, 2, -4]), "label": [1, 1, 0, 0, 0],
                            "tumour_slice": [True, True, False, False, False]})
     expected = pd.DataFrame({"patient": ["a", "b"], "label": [0, 1], "logit": [-1.0, 2.0],
@@ -249,7 +249,7 @@ def patients_table(count=200, seed=0) -> pd.DataFrame:
     return pd.DataFrame({"age": age, "tumour_area": rng.lognormal(6, 1, count), "label": label})
 
 
-def test_logistic_baseline_learns_and_ignores_units():
+def test_logistic_baseline_predicts_and_does_not_depend_on_units():
     train, test = patients_table(), patients_table(seed=1)
     probabilities = logistic_baseline(train, test)
     assert probabilities.shape == (200,) and probabilities.dtype == np.float64
@@ -258,13 +258,13 @@ def test_logistic_baseline_learns_and_ignores_units():
     np.testing.assert_allclose(logistic_baseline(*scaled), probabilities, atol=1e-6)
 
 
-def test_logistic_baseline_learns_from_what_is_missing():
+def test_logistic_baseline_uses_whether_a_value_is_missing():
     train = pd.DataFrame({"age": [np.nan, 40.0] * 20, "tumour_area": 1.0, "label": [1, 0] * 20})
     assert np.all((logistic_baseline(train, train) > 0.5) == train["label"])
 
 
-def test_logistic_baseline_of_gaps():
-    """A column without any value, one that lacks values only in the test, nullable integers: no warning, no NaN."""
+def test_logistic_baseline_with_missing_values():
+    """A column without values, one with missing values only in the test set, nullable integers: no warning, no NaN."""
     train = patients_table().assign(age=np.nan)
     test = pd.DataFrame({"age": pd.array([50, None], "Int64"), "tumour_area": [np.nan, 10]})
     assert np.isfinite(logistic_baseline(train, test)).all()

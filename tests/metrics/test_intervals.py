@@ -1,4 +1,4 @@
-"""Bootstrap intervals against a slow loop, a known interval, and the cases with too few values."""
+"""Bootstrap confidence intervals against known intervals, by patient and with too few values."""
 
 import numpy as np
 import pytest
@@ -15,39 +15,39 @@ def test_interval_of_a_large_normal_sample():
 
 
 def test_every_resample_of_two_values():
-    """Means of two draws from {0, 1} are 0, 1/2, 1 with chance 1/4, 1/2, 1/4."""
+    """The means of two draws from {0, 1} are 0, 1/2 and 1 with probability 1/4, 1/2 and 1/4."""
     assert bootstrap_ci([0.0, 1.0], level=0.95) == [0, 1]
     assert bootstrap_ci([0.0, 1.0], level=0.40) == [0.5, 0.5]
 
 
-def test_seed_decides_and_order_does_not():
+def test_interval_depends_on_the_seed_and_not_on_the_order():
     values = [0.9, 0.8, 0.1, 0.7, 0.95]
     assert bootstrap_ci(values) == bootstrap_ci(values[::-1])
     assert bootstrap_ci(values, seed=1, resamples=50) != bootstrap_ci(values, seed=2, resamples=50)
 
 
-def test_equal_values_have_an_interval_of_no_width():
+def test_interval_of_equal_values_has_width_zero():
     assert bootstrap_ci([0.5] * 6) == [0.5, 0.5]
     low, high = bootstrap_ci([0.91] * 7)
     assert low <= high == pytest.approx(low)
 
 
-def test_the_interval_of_a_seed_stays_what_it_was():
-    """The metrics.json of earlier runs must remain comparable when another version of SciPy draws the resamples."""
+def test_the_interval_of_a_seed_does_not_change_between_versions():
+    """The metrics.json of earlier runs must stay comparable with another version of SciPy."""
     assert bootstrap_ci(np.sqrt(np.arange(23) / 22)) == pytest.approx([0.5466445676836028, 0.7587037932435591])
 
 
 def test_patients_are_resampled_not_slices():
-    """Two patients of 1000 equal slices each say as little as two slices; one by one they would fix the mean."""
+    """Two patients with 1000 equal slices each have the interval of two slices. Resampling slices would narrow it."""
     assert bootstrap_ci([0, 1000], counts=[1000, 1000]) == [0, 1]
 
 
-def test_counts_weigh_the_patients():
-    """The means of two draws from {0 of 10, 30 of 30}: 0, 30 / 40, 1."""
+def test_patients_are_weighted_by_their_number_of_slices():
+    """The means of two draws from {0 of 10, 30 of 30} are 0, 30 / 40 and 1."""
     assert bootstrap_ci([0, 30], counts=[10, 30], level=0.40) == [0.75, 0.75]
 
 
-def test_patients_without_slices_take_no_part():
+def test_patients_without_slices_are_ignored():
     assert bootstrap_ci([1, 0, 3], counts=[2, 0, 4]) == bootstrap_ci([1, 3], counts=[2, 4])
     assert bootstrap_ci([1, 0], counts=[2, 0]) is None
 
@@ -63,12 +63,12 @@ def test_summary_by_hand():
     ([], {"mean": None, "median": None, "std": None, "ci95": None, "n": 0}),
     ([0.4], {"mean": 0.4, "median": 0.4, "std": None, "ci95": None, "n": 1}),
 ])
-def test_summary_of_too_few(values, expected):
+def test_summary_of_too_few_values(values, expected):
     assert summary(values) == expected
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_summary_refuses_what_would_hide_a_failure(bad):
+def test_summary_refuses_values_that_are_not_finite(bad):
     with pytest.raises(ValueError, match="1 of 3 values are not finite"):
         summary([0.5, bad, 0.6])
 

@@ -1,4 +1,4 @@
-"""Rows of cases.csv and the body of metrics.json, from masks small enough to count by eye."""
+"""Rows of cases.csv and content of metrics.json, for masks that are small enough to count by hand."""
 
 import json
 
@@ -19,8 +19,9 @@ def mask(*slices: int, rows: slice = slice(1, 3)) -> np.ndarray:
     return result
 
 
-def case(patient: str, prediction, truth, image=IMAGE, institution="CS", grade=2) -> dict:
-    return {"patient": patient, "institution": institution, "grade": grade, **score_case(prediction, truth, image)}
+def case(patient: str, prediction, ground_truth, image=IMAGE, institution="CS", grade=2) -> dict:
+    scores = score_case(prediction, ground_truth, image)
+    return {"patient": patient, "institution": institution, "grade": grade, **scores}
 
 
 def four_cases() -> pd.DataFrame:
@@ -29,13 +30,13 @@ def four_cases() -> pd.DataFrame:
     return pd.DataFrame([
         case("perfect", mask(1, 2), mask(1, 2)),
         case("missed", mask(), mask(0), doubled, institution="DU", grade=None),
-        case("invented", mask(3), mask(), institution="DU", grade=3),
+        case("false positive", mask(3), mask(), institution="DU", grade=3),
         case("empty", mask(), mask(), institution=None, grade=3),
     ])
 
 
 def test_row_by_hand():
-    """Truth 8 pixels in each of slices 0, 1; prediction 8 in slice 1 and 4 in slice 3."""
+    """The ground ground_truth has 8 pixels in each of slices 0 and 1, the prediction 8 in slice 1 and 4 in slice 3."""
     prediction = mask(1) | mask(3, rows=slice(1, 2))
     row = score_case(prediction, mask(0, 1), IMAGE)
     assert row.pop("hd95_px") == pytest.approx(2)
@@ -54,13 +55,13 @@ def test_missing_sequences(copied, expected):
     assert missing_sequences(image) == expected
 
 
-def test_one_differing_pixel_is_a_sequence():
+def test_a_sequence_with_one_different_pixel_is_not_missing():
     image = np.repeat(IMAGE[..., 1:2], 3, axis=-1)
     image[2, 3, 4, 0] ^= 1
     assert missing_sequences(image) == "post"
 
 
-def test_empty_masks_are_excluded_and_counted_and_failures_are_not():
+def test_cases_with_both_masks_empty_are_excluded_and_counted():
     metrics = summarise(four_cases())
     assert metrics["both_empty"] == 1
     assert metrics["hd95_one_empty"] == 2
@@ -71,7 +72,7 @@ def test_empty_masks_are_excluded_and_counted_and_failures_are_not():
         assert set(metrics[name]) == {"mean", "median", "std", "ci95", "n"}
 
 
-def test_slice_dice_runs_over_all_slices_beside_its_baseline():
+def test_slice_dice_is_over_all_slices_and_has_a_baseline():
     metrics = summarise(four_cases())
     assert metrics["slice_dice_tumour"]["mean"] == pytest.approx(2 / 3)
     assert metrics["slice_dice_tumour"]["n"] == 3
@@ -80,9 +81,9 @@ def test_slice_dice_runs_over_all_slices_beside_its_baseline():
     assert metrics["all_background_slice_dice"] == pytest.approx(13 / 16)
 
 
-def test_baseline_is_what_all_background_scores():
-    truths = [mask(1, 2), mask(0), mask(), mask()]
-    blank = summarise(pd.DataFrame([case(str(i), mask(), truth) for i, truth in enumerate(truths)]))
+def test_baseline_is_the_score_of_an_all_background_prediction():
+    masks = [mask(1, 2), mask(0), mask(), mask()]
+    blank = summarise(pd.DataFrame([case(str(i), mask(), ground_truth) for i, ground_truth in enumerate(masks)]))
     baseline = summarise(four_cases())["baselines"]["all_background"]
     assert baseline == pytest.approx({name: blank[name]["mean"] for name in baseline})
     assert set(baseline) == {"volume_dice", "slice_dice_tumour", "slice_dice_all"}
@@ -101,12 +102,12 @@ def test_subgroups_split_the_scored_cases():
     assert groups["missing_sequences"]["missing"]["volume_dice"]["mean"] == 0
 
 
-def test_unknown_institution_is_a_group():
+def test_an_unknown_institution_is_a_subgroup():
     groups = summarise(pd.DataFrame([case("a", mask(1), mask(1), institution=None)]))["subgroups"]
     assert groups["institution"]["unknown"]["volume_dice"]["n"] == 1
 
 
-def test_tumour_size_thirds_state_their_limits():
+def test_tumour_size_subgroups_have_their_limits():
     rows = [case(str(n), mask(0), mask(0)) | {"tumour_pixels": 10 * n} for n in range(1, 10)]
     sizes = summarise(pd.DataFrame(rows))["subgroups"]["tumour_size"]
     assert {name: (group["tumour_pixels"], group["volume_dice"]["n"]) for name, group in sizes.items()} == {
@@ -114,13 +115,13 @@ def test_tumour_size_thirds_state_their_limits():
 
 
 @pytest.mark.parametrize("rows", [slice(0, 4), slice(0, 1), slice(1, 2), slice(3, 4), slice(0, 0)])
-def test_any_cases_make_json_without_nan(rows):
+def test_metrics_of_any_cases_are_json_without_nan(rows):
     cases = four_cases().iloc[rows]
     metrics = json.loads(json.dumps(summarise(cases), allow_nan=False))
     assert metrics["volume_dice"]["n"] + metrics["both_empty"] == len(cases)
 
 
-def test_a_csv_between_changes_nothing(tmp_path):
+def test_cases_read_back_from_csv_give_the_same_metrics(tmp_path):
     cases = four_cases()
     cases.to_csv(tmp_path / "cases.csv", index=False)
     read = pd.read_csv(tmp_path / "cases.csv", keep_default_na=False, na_values=[""])

@@ -1,4 +1,4 @@
-"""HD95 against all pairs of surface voxels, and against distances worked by hand."""
+"""HD95 against a computation over all pairs of surface voxels, and against distances computed by hand."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def blobs(seed: int, shape=(6, 24, 20)) -> np.ndarray:
 
 
 def brute_surface(mask: np.ndarray) -> np.ndarray:
-    """Coordinates of the voxels of which one of the six neighbours is outside the mask or the array."""
+    """Coordinates of the voxels that have at least one of their six neighbours outside the mask or the array."""
     padded, steps = np.pad(mask, 1), np.concatenate([np.eye(3, dtype=int), -np.eye(3, dtype=int)])
     return np.array([at for at in np.argwhere(mask) if not all(padded[tuple(at + 1 + step)] for step in steps)])
 
@@ -32,40 +32,41 @@ def test_against_all_pairs(seed, spacing):
 
 
 def test_blobs_reach_the_border():
-    """So that the comparison above covers it: beyond the array is outside."""
+    """Therefore the comparison above covers the border, where voxels beyond the array count as outside."""
     assert any(blobs(seed)[:, 0].any() for seed in range(4))
 
 
-def square(row: int, slices=slice(2, 5)) -> np.ndarray:
+def line(row: int, slices=slice(2, 5)) -> np.ndarray:
+    """A line of ten pixels along the rows, from `row`, in each of `slices`: (8, 40, 40) bool."""
     mask = np.zeros((8, 40, 40), bool)
     mask[slices, row:row + 10, 10:11] = True
     return mask
 
 
 def test_shift_by_hand():
-    """A line of ten pixels moved by three along itself: seven coincide, the outer ones are 3, 2 and 1 away.
+    """A line of ten pixels is shifted by three along itself: seven coincide, the others have distances 1, 2 and 3.
 
-    np.percentile of [0 × 7, 1, 2, 3] × 3 slices at 95 is at position 27.55 of 30 sorted values: 3.
+    The 95th percentile of [0 × 7, 1, 2, 3] × 3 slices is at position 27.55 of 30 sorted values: 3.
     """
-    assert hd95(square(10), square(13)) == 3
+    assert hd95(line(10), line(13)) == 3
 
 
 @pytest.mark.parametrize("axis, expected", [(0, 2.0), (1, 3.0), (2, 3.0)])
-def test_thin_plane_moved_across_itself(axis, expected):
+def test_plane_shifted_along_its_normal(axis, expected):
     plane = np.zeros((9, 30, 30), bool)
     plane[tuple(4 if a == axis else slice(None) for a in range(3))] = True
     assert hd95(plane, np.roll(plane, int(expected), axis)) == expected
 
 
 def test_spacing_scales_the_slice_axis():
-    one, moved = square(10, slice(2, 3)), square(10, slice(4, 5))
+    one, moved = line(10, slice(2, 3)), line(10, slice(4, 5))
     assert hd95(one, moved) == 2
     assert hd95(one, moved, spacing=(5.0, 1.0, 1.0)) == 10
 
 
-def test_larger_of_the_two_directions_whichever_comes_first():
-    near = square(10)
-    both = near | square(28)
+def test_larger_of_the_two_directed_distances_in_any_order():
+    near = line(10)
+    both = near | line(28)
     assert hd95(near, both) == hd95(both, near) > 15
 
 
@@ -73,7 +74,7 @@ def test_same_mask_is_zero():
     assert hd95(blobs(0), blobs(0)) == 0
 
 
-def test_one_empty_is_the_diagonal_and_nothing_is_worse():
+def test_one_empty_mask_gives_the_diagonal_the_largest_distance():
     empty = np.zeros((30, 40, 120), bool)
     corner, opposite = empty.copy(), empty.copy()
     corner[0, 0, 0] = opposite[-1, -1, -1] = True
@@ -87,7 +88,7 @@ def test_both_empty_is_nan():
     assert np.isnan(hd95(empty, empty))
 
 
-def test_shapes_must_agree():
+def test_shapes_must_be_equal():
     with pytest.raises(ValueError, match="shape"):
         hd95(np.ones((1, 4, 4), bool), np.ones((2, 4, 4), bool))
 
