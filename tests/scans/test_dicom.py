@@ -1,3 +1,5 @@
+"""DICOM series: orientation, sequences of a patient, segmentation objects, privacy of the outputs."""
+
 import re
 
 import highdicom
@@ -23,7 +25,7 @@ from lgg_jax.errors import UserError
 from lgg_jax.scans import dicom, find_scans
 
 PRE, FLAIR, POST = "pre-contrast", "FLAIR", "post-contrast"
-# Axial, axial from the crown down, sagittal, coronal, axial head first prone: slices, rows and columns run to …
+# Directions of slices, rows and columns: axial, axial from superior, sagittal, coronal, axial in prone position.
 ORIENTATIONS = ("SPL", "IPL", "LIP", "RIP", "PIL", "SAR")
 
 
@@ -34,21 +36,21 @@ def write_patient(folder, codes="SPL", names=("t1", "flair", "t1ce")):
 
 
 def frames(path, folder):
-    """The segmentation's frames by the slice they reference, as (slice, row, column), the slices by position."""
+    """The frames of a segmentation in the order of the slices that they reference: (slice, row, column)."""
     segmentation = highdicom.seg.segread(path)
     uids = [header.SOPInstanceUID for header in by_position(folder)]
     return segmentation.get_pixels_by_source_instance(uids, rescale_fractional=True)[..., 0]
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)
-def test_any_orientation_there_and_back(tmp_path, codes):
+def test_any_orientation_is_read_and_written_exactly(tmp_path, codes):
     folder = write_dicom(tmp_path / "flair", IMAGE[..., 1], codes)
     scan = read(folder)
     np.testing.assert_array_equal(scan.volume.image[..., 1], IMAGE[..., 1])
     np.testing.assert_allclose(scan.spacing_mm, SPACING, atol=1e-5)
     written = frames(scan.write_mask(MASK, tmp_path / "out"), folder)
     expected, affine = orient(MASK, codes)
-    first = np.diag([-1, -1, 1]) @ affine[:3, 3]  # of the array's first slice; sorted by position it may be the last
+    first = np.diag([-1, -1, 1]) @ affine[:3, 3]  # position of the first slice of the array
     flipped = not np.allclose(first, by_position(folder)[0].ImagePositionPatient)
     np.testing.assert_array_equal(written, expected[::-1] if flipped else expected)
 
@@ -69,7 +71,7 @@ def test_t2_from_a_folder_of_that_name(tmp_path):
     assert scan.sources["T2"] == "t2/" and scan.missing == ()
 
 
-def test_t2_on_another_grid_is_left_out(tmp_path):
+def test_t2_on_another_grid_is_skipped(tmp_path):
     folder = write_patient(tmp_path / "p")
     write_dicom(folder / "t2", IMAGE[1:, ..., 0])
     with pytest.warns(UserWarning, match="T2 is skipped"):
@@ -101,7 +103,7 @@ def test_segmentation_references_its_series(tmp_path):
     assert segment.SegmentAlgorithmType == "AUTOMATIC" and segment.SegmentAlgorithmName == "lgg_jax"
 
 
-def test_probability_and_empty_mask(tmp_path):
+def test_probability_and_empty_mask_are_written_exactly(tmp_path):
     scan = read(write_patient(tmp_path / "p"))
     written = frames(scan.write_probability(PROBABILITY, tmp_path / "out"), tmp_path / "p/flair")
     np.testing.assert_allclose(written, PROBABILITY, atol=0.5 / 255 + 1e-6)
@@ -109,7 +111,7 @@ def test_probability_and_empty_mask(tmp_path):
     assert written.shape == MASK.shape and not written.any()
 
 
-def test_who_the_patient_is_reaches_no_output(tmp_path):
+def test_outputs_do_not_identify_the_patient(tmp_path):
     folder = write_patient(tmp_path / "p")
     scan = read(folder)
     uid = by_position(folder / "flair")[0].SeriesInstanceUID
@@ -137,7 +139,7 @@ def test_same_image_in_every_format(tmp_path):
         np.testing.assert_array_equal(volume.slice_index, volumes[0].slice_index)
 
 
-def test_one_series_is_flair(tmp_path):
+def test_a_single_series_must_be_flair(tmp_path):
     folder = write_dicom(tmp_path / "series 4", IMAGE[..., 1])
     [source] = find_scans(folder)
     with pytest.warns(UserWarning, match=r"no (pre|post)-contrast sequence \(.*series 4\)"):
@@ -149,7 +151,7 @@ def test_one_series_is_flair(tmp_path):
         read(tmp_path / "other")
 
 
-def test_studies_with_descriptions_in_a_folder_of_patients(tmp_path):
+def test_sequences_from_series_descriptions_in_a_folder_of_patients(tmp_path):
     for number in (1, 2):
         for channel, description in enumerate(("AX T1", "AX T2 FLAIR", "T1 +C")):
             folder = tmp_path / f"p{number}" / "study" / str(channel)
@@ -163,7 +165,7 @@ def test_studies_with_descriptions_in_a_folder_of_patients(tmp_path):
         np.testing.assert_array_equal(source.read().volume.image, IMAGE)
 
 
-def test_series_of_different_patients_side_by_side(tmp_path):
+def test_series_of_different_patients_in_one_folder(tmp_path):
     for name in ("p1", "p2"):
         write_dicom(tmp_path / name, IMAGE[..., 1], study=f"1.2.{name[1]}")
     (tmp_path / "p3").mkdir()
@@ -184,11 +186,11 @@ def test_series_of_different_patients_side_by_side(tmp_path):
      ("4", "AX T2", "", "other"), ("4", "ep2d diff", "", "other"), ("4", "3-plane loc", "", "other"),
      ("T1234", "", "", None), ("patient_7", "", "", None)],
 )  # fmt: skip
-def test_how_a_sequence_is_told(folder, description, agent, expected):
+def test_sequence_from_folder_description_and_contrast_agent(folder, description, agent, expected):
     assert dicom.sequence(folder, description, agent) == expected
 
 
-def test_sequences_must_share_a_grid(tmp_path):
+def test_sequences_must_have_the_same_grid(tmp_path):
     folder = write_patient(tmp_path / "p", names=("t1", "flair"))
     write_dicom(folder / "t1ce", IMAGE[:5, ..., 2])
     with pytest.raises(UserError, match=r"differ in size or position \(.*t1ce and .*flair\)"):
@@ -199,7 +201,7 @@ def test_sequences_must_share_a_grid(tmp_path):
         read(folder)
 
 
-def test_two_flair_series(tmp_path):
+def test_two_flair_series_are_refused(tmp_path):
     for name in ("3", "4"):
         write_dicom(tmp_path / name, IMAGE[..., 1], SeriesDescription="FLAIR")
     with pytest.raises(UserError, match="two FLAIR series"):

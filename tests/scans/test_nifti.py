@@ -1,3 +1,5 @@
+"""NIfTI files: orientation, names of sequences, number types, privacy of the outputs."""
+
 import gzip
 
 import nibabel
@@ -31,7 +33,7 @@ def warnings_of(path):
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)
-def test_any_orientation_there_and_back(tmp_path, codes):
+def test_any_orientation_is_read_and_written_exactly(tmp_path, codes):
     scan = read(write_brats(tmp_path / "BraTS20_Training_001", codes))
     np.testing.assert_array_equal(scan.volume.image, IMAGE)
     assert scan.volume.image.dtype == np.uint8
@@ -50,7 +52,7 @@ def test_any_orientation_there_and_back(tmp_path, codes):
     assert mask.get_filename().endswith("BraTS20_Training_001_mask.nii.gz")
 
 
-def test_an_oblique_scan_is_turned_to_the_closest_axes(tmp_path):
+def test_an_oblique_scan_is_reoriented_to_the_closest_axes(tmp_path):
     array, affine = orient(IMAGE[..., 1], "PIR")
     angle = np.radians(20)
     turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
@@ -74,7 +76,7 @@ def test_names_of_sequences(tmp_path, names):
 
 
 @pytest.mark.parametrize("name", ["_t2", "-t2w"])
-def test_t2_where_there_is_one(tmp_path, name):
+def test_t2_is_read_if_it_has_the_grid_of_flair(tmp_path, name):
     folder = write_brats(tmp_path / "p")
     t2 = write_nifti(folder / f"p{name}.nii.gz", IMAGE[::-1, ..., 0])
     scan = read(folder)
@@ -85,13 +87,13 @@ def test_t2_where_there_is_one(tmp_path, name):
     np.testing.assert_array_equal(read(folder).volume.image, IMAGE)
 
 
-def test_bare_names_take_the_name_of_the_folder(tmp_path):
+def test_the_patient_of_a_file_without_prefix_is_the_folder(tmp_path):
     for channel, name in enumerate(("t1", "flair", "t1ce")):
         write_nifti(tmp_path / "case 7" / f"{name}.nii", IMAGE[..., channel])
     assert read(tmp_path / "case 7").volume.patient == "case 7"
 
 
-def test_patients_side_by_side_and_in_folders(tmp_path):
+def test_patients_in_one_folder_and_in_subfolders(tmp_path):
     write_brats(tmp_path / "flat", names=("_1_t1", "_1_flair", "_1_t1ce"))
     write_brats(tmp_path / "flat", names=("_2_t1", "_2_flair", "_2_t1ce"))
     write_nifti(tmp_path / "flat" / "brainmask.nii", IMAGE[..., 0])
@@ -106,7 +108,7 @@ def test_patients_side_by_side_and_in_folders(tmp_path):
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2, 2)])
 def test_four_dimensions(tmp_path, order):
-    """Three: our order. Four: FLAIR, T1, T1 with contrast, T2."""
+    """Three channels are T1, FLAIR, T1 with contrast. Four channels are FLAIR, T1, T1 with contrast, T2."""
     planes = [orient(IMAGE[..., channel], "RAS") for channel in order]
     array, affine = np.stack([plane for plane, _ in planes], axis=-1), planes[0][1]
     scan = read(save_nifti(tmp_path / "BRATS_001.nii.gz", array, affine))
@@ -117,7 +119,7 @@ def test_four_dimensions(tmp_path, order):
     np.testing.assert_array_equal(written.affine, nibabel.load(tmp_path / "BRATS_001.nii.gz").affine)
 
 
-def test_missing_sequences_are_flair_and_said_to_be(tmp_path):
+def test_flair_replaces_missing_sequences_with_a_warning(tmp_path):
     path = write_nifti(tmp_path / "p_flair.nii", IMAGE[..., 1])
     with pytest.warns(UserWarning) as caught:
         scan = find_scans(path)[0].read()
@@ -132,14 +134,14 @@ def test_missing_sequences_are_flair_and_said_to_be(tmp_path):
     ("dtype", "factor", "expected"),
     [(np.int16, 20, np.int16), (np.uint16, 300, np.float32), (np.float64, 1, np.uint8), (np.float32, 0.5, np.float32)],
 )
-def test_values_in_the_smallest_type_that_holds_them(tmp_path, dtype, factor, expected):
+def test_values_have_the_smallest_type_that_represents_them(tmp_path, dtype, factor, expected):
     array = (orient(IMAGE[..., 1], "LPS")[0] * np.float64(factor)).astype(dtype)
     image = read(save_nifti(tmp_path / "flair.nii", array)).volume.image
     assert image.dtype == expected
     np.testing.assert_array_equal(image[..., 0], IMAGE[..., 1] * np.float64(factor))
 
 
-def test_slope_and_intercept_units_and_version_two(tmp_path):
+def test_slope_intercept_units_and_nifti_2(tmp_path):
     array, affine = orient(IMAGE[..., 1], "LPS")
     image = nibabel.Nifti2Image(2 * array.astype(np.int16) + 6, affine / 1000)
     image.header.set_xyzt_units("meter")
@@ -153,7 +155,7 @@ def test_slope_and_intercept_units_and_version_two(tmp_path):
     np.testing.assert_array_equal(written.get_fdata(), orient(MASK, "LPS")[0])
 
 
-def test_pixels_that_are_not_square_and_no_orientation_are_warned_of(tmp_path):
+def test_warnings_of_anisotropic_pixels_and_missing_orientation(tmp_path):
     save_nifti(tmp_path / "flair.nii", orient(IMAGE[..., 1], "LPS")[0], np.diag([-1, -5, 1, 1]))
     assert "axial pixels are 5×1 mm" in warnings_of(tmp_path / "flair.nii")
     image = nibabel.Nifti1Image(IMAGE[..., 1], None)
@@ -161,7 +163,7 @@ def test_pixels_that_are_not_square_and_no_orientation_are_warned_of(tmp_path):
     assert "header has no orientation" in warnings_of(tmp_path / "flair.nii")
 
 
-def test_names_in_a_header_reach_no_output(tmp_path):
+def test_outputs_do_not_contain_names_from_the_header(tmp_path):
     array, affine = orient(IMAGE[..., 1], "LPS")
     image = nibabel.Nifti1Image(array, affine)
     image.header["descrip"] = image.header["db_name"] = image.header["aux_file"] = f"{NAME} {BIRTH}"[:17]
@@ -173,8 +175,8 @@ def test_names_in_a_header_reach_no_output(tmp_path):
         assert b"Doe" not in gzip.decompress(path.read_bytes())
 
 
-def test_same_image_as_tiff(tmp_path):
-    one, other = read(write_tiff(tmp_path / "tiff")), read(write_brats(tmp_path / "nifti"))
-    assert one.volume.image.dtype == other.volume.image.dtype
-    np.testing.assert_array_equal(one.volume.image, other.volume.image)
-    np.testing.assert_array_equal(one.volume.slice_index, other.volume.slice_index)
+def test_same_image_from_nifti_and_tiff(tmp_path):
+    tiff, nifti = read(write_tiff(tmp_path / "tiff")), read(write_brats(tmp_path / "nifti"))
+    assert tiff.volume.image.dtype == nifti.volume.image.dtype
+    np.testing.assert_array_equal(tiff.volume.image, nifti.volume.image)
+    np.testing.assert_array_equal(tiff.volume.slice_index, nifti.volume.slice_index)

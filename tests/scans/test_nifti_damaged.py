@@ -1,3 +1,5 @@
+"""NIfTI files that are damaged, inconsistent or too large."""
+
 import gzip
 
 import nibabel
@@ -14,7 +16,7 @@ def nan(path):
     save_nifti(path, array)
 
 
-def flat(path):
+def two_dimensions(path):
     save_nifti(path, np.ones((8, 8), np.uint8))
 
 
@@ -44,15 +46,15 @@ def truncated_gzip(path):
     (path.parent / "whole.nii.gz").unlink()
 
 
-def no_rotation(path):
-    spoil_header(path, qform_code=1, sform_code=0, quatern_b=2.0)
+def invalid_quaternion(path):
+    change_header(path, qform_code=1, sform_code=0, quatern_b=2.0)
 
 
 def unknown_unit(path):
-    spoil_header(path, xyzt_units=4)
+    change_header(path, xyzt_units=4)
 
 
-def spoil_header(path, **fields):
+def change_header(path, **fields):
     header = nibabel.load(save_nifti(path, IMAGE[..., 1])).header.copy()
     header["vox_offset"] = 352
     for name, value in fields.items():
@@ -69,21 +71,21 @@ def empty(path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
-    [(nan, "NaN or infinite values: 1"), (flat, "shape 8×8 is not a 3-D"), (two_channels, "has 2 channels"),
+    ("damage", "message"),
+    [(nan, "NaN or infinite values: 1"), (two_dimensions, "shape 8×8 is not a 3-D"), (two_channels, "has 2 channels"),
      (complex_numbers, "are of type complex64"), (singular, "no valid orientation"),
      (truncated, r"cannot be read as NIfTI \(.*: truncated\)"), (truncated_gzip, "cannot be read as NIfTI"),
-     (no_rotation, r"cannot be read as NIfTI \(.*: w2 should be positive"), (unknown_unit, "cannot be read as NIfTI"),
-     (text, "file is not NIfTI"), (empty, "file is not NIfTI")],
+     (invalid_quaternion, r"cannot be read as NIfTI \(.*: w2 should be positive"),
+     (unknown_unit, "cannot be read as NIfTI"), (text, "file is not NIfTI"), (empty, "file is not NIfTI")],
 )  # fmt: skip
-def test_damaged(tmp_path, spoil, message):
-    spoil(tmp_path / "p_flair.nii")
+def test_damaged(tmp_path, damage, message):
+    damage(tmp_path / "p_flair.nii")
     with pytest.raises(UserError, match=message) as caught:
         read(tmp_path)
     assert "p_flair.nii" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_sequences_must_share_a_grid(tmp_path):
+def test_sequences_must_have_the_same_grid(tmp_path):
     folder = write_brats(tmp_path / "p")
     write_nifti(folder / "p_t1.nii.gz", IMAGE[:5, ..., 0])
     with pytest.raises(UserError, match=r"differ in shape \(.*p_t1\.nii\.gz and .*p_flair\.nii\.gz\)"):
@@ -93,7 +95,7 @@ def test_sequences_must_share_a_grid(tmp_path):
         read(folder)
 
 
-def test_no_flair_and_two(tmp_path):
+def test_no_flair_file_and_two_flair_files(tmp_path):
     folder = write_brats(tmp_path / "p", names=("_t1", "_t2", "_t1ce"))
     with pytest.raises(UserError, match=r"no FLAIR file \(.*p: p_t1\.nii\.gz, p_t1ce\.nii\.gz, p_t2\.nii\.gz\)"):
         read(folder)
@@ -102,8 +104,8 @@ def test_no_flair_and_two(tmp_path):
         read(folder)
 
 
-def test_a_gzip_bomb_is_never_unpacked(tmp_path, monkeypatch):
-    """The header promises 1 TB; then one that promises little is followed by 16 MB of zeros."""
+def test_a_gzip_bomb_is_not_unpacked(tmp_path, monkeypatch):
+    """First, a header with a size of 1 TB. Second, a small volume followed by 16 MB of zeros."""
     image = nibabel.Nifti1Image(np.ones((8, 8, 4), np.uint8), np.diag([-1, -1, 1, 1]))
     honest = image.to_bytes()
     image.header.set_data_shape((10000, 10000, 10000))
@@ -119,7 +121,7 @@ def test_a_gzip_bomb_is_never_unpacked(tmp_path, monkeypatch):
     assert sum(taken) <= len(honest) + 540
 
 
-def test_size_bound_is_configurable(tmp_path):
+def test_size_limit_is_configurable(tmp_path):
     path = write_nifti(tmp_path / "flair.nii.gz", IMAGE[..., 1])
     with pytest.raises(UserError, match="is larger than 1e-06 GB"):
         read(path, max_gigabytes=1e-6)

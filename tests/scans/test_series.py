@@ -1,3 +1,5 @@
+"""DICOM series: rescaling, compressed pixels, damaged and incomplete files."""
+
 import numpy as np
 import pydicom
 import pytest
@@ -8,7 +10,7 @@ from lgg_jax.errors import UserError
 from lgg_jax.scans import find_scans
 
 
-def test_rescaling_of_each_slice_and_compressed_pixels(tmp_path):
+def test_each_slice_is_rescaled_and_compressed_pixels_are_read(tmp_path):
     folder = write_dicom(tmp_path / "p", IMAGE[..., 1])
     for path in folder.iterdir():
         dataset = pydicom.dcmread(path)
@@ -87,7 +89,7 @@ def tomogram(folder):
 
 
 def compressed(folder):
-    """JPEG Lossless, which pydicom decodes with plugins alone."""
+    """JPEG Lossless, which pydicom decodes only with plugins."""
     for path in slices(folder):
         dataset = pydicom.dcmread(path)
         dataset.PixelData = pydicom.encaps.encapsulate([bytes([255, 216, 255, 217])])
@@ -107,7 +109,7 @@ def deflated(folder):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("damage", "message"),
     [(missing, r"a slice is missing between 13\.00 and 21\.00 mm \(.*p: .*\.dcm and .*\.dcm\)"),
      (duplicate, r"two files are the same slice, at 17\.00 mm \(.*p: .*\.dcm and .*\.dcm\)"),
      (mixed, r"several series \(.*p: .*\.dcm and .*\.dcm\)"),
@@ -119,24 +121,24 @@ def deflated(folder):
      (compressed, r"no decoder is installed .*; pip install pylibjpeg"),
      (without_pixels, "cannot be read as DICOM"), (deflated, "deflated DICOM files are not supported")],
 )  # fmt: skip
-def test_damaged(tmp_path, spoil, message):
-    spoil(write_dicom(tmp_path / "p", IMAGE[..., 1]))
+def test_damaged(tmp_path, damage, message):
+    damage(write_dicom(tmp_path / "p", IMAGE[..., 1]))
     with pytest.raises(UserError, match=message) as caught:
         read(tmp_path / "p")
     assert "\n" not in str(caught.value) and "Doe" not in str(caught.value)
 
 
-def test_size_bound(tmp_path):
+def test_size_limit(tmp_path):
     folder = write_dicom(tmp_path / "p", IMAGE[..., 1])
     with pytest.raises(UserError, match=r"is larger than 5e-06 GB \(.*p\)"):
         read(folder, max_gigabytes=5e-6)
-    for path in folder.iterdir():  # a header that promises more than the file holds
+    for path in folder.iterdir():  # a header with a size larger than the file
         change(path, Rows=60000, Columns=60000)
     with pytest.raises(UserError, match=r"is larger than 4 GB \(.*p: 86\.4 GB in memory\)"):
         read(folder)
 
 
-def test_files_without_an_ending(tmp_path):
+def test_files_without_extension(tmp_path):
     folder = write_dicom(tmp_path / "p", IMAGE[..., 1])
     for path in folder.iterdir():
         path.rename(path.with_suffix(""))
@@ -155,7 +157,7 @@ def test_headers_with_odd_dates_say_nothing(tmp_path):
     source.read().write_mask(MASK, tmp_path)  # warnings are errors here
 
 
-def test_what_a_header_may_lack(tmp_path):
+def test_optional_header_fields(tmp_path):
     folder = write_dicom(tmp_path / "p", IMAGE[..., 1])
     for path in folder.iterdir():
         change(path, StudyDate=None, Modality=None, SliceThickness=None, RescaleSlope=None, RescaleIntercept=None)
@@ -164,7 +166,7 @@ def test_what_a_header_may_lack(tmp_path):
     assert scan.write_mask(MASK, tmp_path / "out").exists()
 
 
-def test_one_slice(tmp_path):
+def test_the_spacing_of_a_single_slice_is_its_thickness(tmp_path):
     folder = write_dicom(tmp_path / "p", IMAGE[:1, ..., 1])
     assert read(folder).spacing_mm == (3.0, 1.0, 0.95)
     for path in folder.iterdir():
@@ -173,8 +175,8 @@ def test_one_slice(tmp_path):
         read(folder)
 
 
-def test_slices_that_are_not_stacked_along_the_normal(tmp_path):
-    """Slice spacing is measured between positions: each slice is 0.2 mm further along the rows."""
+def test_slices_that_are_shifted_against_each_other(tmp_path):
+    """Slice spacing is the distance between positions. Each slice is shifted by 0.2 mm along the rows."""
     folder = write_dicom(tmp_path / "p", IMAGE[..., 1])
     for index, header in enumerate(by_position(folder)):
         x, y, z = header.ImagePositionPatient

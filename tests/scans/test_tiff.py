@@ -1,3 +1,5 @@
+"""TIFF folders, and the search for scans of all formats."""
+
 import shutil
 import sys
 import warnings
@@ -44,7 +46,7 @@ def test_slices_in_numeric_order(tmp_path):
     np.testing.assert_array_equal(find_scans(tmp_path / "p")[0].read().volume.image[9], IMAGE[2])
 
 
-def test_a_written_mask_is_a_mask_of_the_data_set(folder, tmp_path):
+def test_a_written_mask_can_be_read_as_kaggle_3m_mask(folder, tmp_path):
     written = find_scans(folder)[0].read().write_mask(MASK, tmp_path / "out" / FOLDER)
     assert sorted(path.name for path in written.iterdir()) == [f"{FOLDER}_{i}_mask.tif" for i in range(1, 7)]
     assert set(np.unique(read(written / f"{FOLDER}_2_mask.tif"))) == {0, 255}
@@ -60,7 +62,7 @@ def test_probability(folder, tmp_path):
     np.testing.assert_array_equal(np.stack(planes), PROBABILITY)
 
 
-def test_a_channel_that_repeats_flair_is_missing(tmp_path):
+def test_a_channel_that_equals_flair_counts_as_missing(tmp_path):
     image = IMAGE.copy()
     image[..., 2] = image[..., 1]
     [source] = find_scans(write_tiff(tmp_path / "p", image))
@@ -70,42 +72,42 @@ def test_a_channel_that_repeats_flair_is_missing(tmp_path):
     np.testing.assert_array_equal(scan.volume.image, image)
 
 
-def spoil_size(folder):
+def damage_size(folder):
     Image.fromarray(IMAGE[0, :8]).save(folder / f"{FOLDER}_3.tif")
 
 
-def spoil_colour(folder):
+def damage_colour(folder):
     Image.fromarray(IMAGE[0, ..., 0]).save(folder / f"{FOLDER}_3.tif")
 
 
-def spoil_bytes(folder):
+def damage_bytes(folder):
     (folder / f"{FOLDER}_3.tif").write_bytes(b"not a picture")
 
 
-def spoil_name(folder):
+def damage_name(folder):
     (folder / f"{FOLDER}_3.tif").rename(folder / "third.tif")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
-    [(spoil_size, r"shape \(8, 14, 3\).*_3\.tif"), (spoil_colour, r"uint8 of shape \(12, 14\) \(.*_3\.tif"),
-     (spoil_bytes, r"_3\.tif cannot be read"), (spoil_name, r"third\.tif has no slice number")],
+    ("damage", "message"),
+    [(damage_size, r"shape \(8, 14, 3\).*_3\.tif"), (damage_colour, r"uint8 of shape \(12, 14\) \(.*_3\.tif"),
+     (damage_bytes, r"_3\.tif cannot be read"), (damage_name, r"third\.tif has no slice number")],
 )  # fmt: skip
-def test_damaged(folder, spoil, message):
-    spoil(folder)
+def test_damaged(folder, damage, message):
+    damage(folder)
     with pytest.raises(UserError, match=message):
         find_scans(folder)[0].read()
 
 
-def test_size_bound(folder):
+def test_size_limit(folder):
     assert find_scans(folder, IMAGE.nbytes / 1e9)[0].read()
     with pytest.raises(UserError, match=r"larger than 2e-06 GB"):
         find_scans(folder, 2e-6)[0].read()
 
 
-def test_a_bad_scan_does_not_hide_the_others(tmp_path):
+def test_a_damaged_scan_does_not_prevent_reading_the_others(tmp_path):
     write_tiff(tmp_path / "a")
-    spoil_bytes(write_tiff(tmp_path / "b" / FOLDER))
+    damage_bytes(write_tiff(tmp_path / "b" / FOLDER))
     write_nifti(tmp_path / "c" / "flair.nii", IMAGE[..., 1])
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "notes.txt").write_text("nothing")
@@ -117,7 +119,7 @@ def test_a_bad_scan_does_not_hide_the_others(tmp_path):
     read, failed = [], {}
     for source in sources:
         try:
-            with warnings.catch_warnings(action="ignore"):  # of missing sequences
+            with warnings.catch_warnings(action="ignore"):  # missing sequences
                 read.append(source.read().volume.patient)
         except UserError as error:
             failed[source.patient] = str(error)
@@ -126,7 +128,7 @@ def test_a_bad_scan_does_not_hide_the_others(tmp_path):
     assert "contains no scan" in failed["d"] and "\n" not in "".join(failed.values())
 
 
-def test_ids_are_unique(tmp_path):
+def test_patient_names_are_unique(tmp_path):
     for group in ("x", "y", "z"):
         write_tiff(tmp_path / group / FOLDER)
     write_tiff(tmp_path / "w" / "tcga_cs_0001-2")
@@ -135,7 +137,7 @@ def test_ids_are_unique(tmp_path):
     ]  # fmt: skip
 
 
-def test_names_of_folders_given_as_dots(folder, monkeypatch):
+def test_patient_names_of_relative_folders(folder, monkeypatch):
     monkeypatch.chdir(folder)
     assert find_scans(".")[0].patient == "TCGA_CS_0001"
     (folder / "inner").mkdir()
@@ -143,7 +145,7 @@ def test_names_of_folders_given_as_dots(folder, monkeypatch):
     assert find_scans("..")[0].patient == "TCGA_CS_0001"
 
 
-def test_a_folder_that_vanishes_or_is_not_ours_to_read(folder, monkeypatch):
+def test_a_folder_without_read_permission(folder, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -156,7 +158,7 @@ def test_a_folder_that_vanishes_or_is_not_ours_to_read(folder, monkeypatch):
         find_scans(folder)
 
 
-def test_what_is_no_scan(tmp_path):
+def test_paths_without_a_scan(tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         find_scans(tmp_path / "nowhere")
     (tmp_path / "report.pdf").write_text("%PDF")
@@ -169,7 +171,7 @@ def test_what_is_no_scan(tmp_path):
 @pytest.mark.parametrize(
     ("library", "extra"), [("nibabel", "nifti"), ("pydicom", "dicom"), ("highdicom", "dicom")],
 )  # fmt: skip
-def test_absent_libraries(tmp_path, monkeypatch, library, extra):
+def test_libraries_that_are_not_installed(tmp_path, monkeypatch, library, extra):
     write_nifti(tmp_path / "nifti" / "flair.nii", IMAGE[..., 1])
     write_dicom(tmp_path / "dicom", IMAGE[..., 1])
     for name in ("nifti", "dicom", "series", "dicom_seg"):
