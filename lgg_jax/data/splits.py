@@ -76,7 +76,7 @@ def splits_by_validation(patients: pd.DataFrame, validation: Iterable[str]) -> d
 def make_slice_splits(
     slices: dict[str, list[int]], seed: int, test_fraction: float, validation_fraction: float
 ) -> dict:
-    """Assign single slices to the sets. This leaks, as slices of a patient can be in all sets; it shows by how much.
+    """Assign single slices to the sets, to measure the leak: slices of one patient can be in all three sets.
 
     Args:
       slices: {patient: slice numbers}.

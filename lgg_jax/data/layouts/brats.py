@@ -202,8 +202,8 @@ def as_volume(
     flair, affine = scans["flair"]
     for name, (voxels, other) in scans.items():
         if voxels.shape != flair.shape or not np.allclose(other, affine, rtol=0, atol=0.01):
-            shapes = f"shapes {voxels.shape} and {flair.shape}"
-            wrong = f"{files[name]} is not on the voxel grid of {files['flair'].name} ({shapes})"
+            what = "affine" if voxels.shape == flair.shape else f"shape ({voxels.shape} and {flair.shape})"
+            wrong = f"{files[name]} and {files['flair'].name} differ in {what}"
             raise UserError(wrong, "resample it to the grid of the FLAIR")
     grid = axial_grid(affine, files["flair"])
     channels = [grid.turn(_int16(scans.get(name, scans["flair"])[0])) for name in names]
