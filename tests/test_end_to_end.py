@@ -175,7 +175,7 @@ def test_minutes_become_steps_once(small_phantoms, tmp_path, lgg):
     assert steps >= 1
     assert f"step {steps}/{steps}" in ended.out
     ended = lgg(*words)
-    assert f"going on from step {steps} of {steps}" in ended.out
+    assert f"resuming from step {steps} of {steps}" in ended.out
     assert (tmp_path / "run/length.json").read_text() == length
 
 

@@ -58,7 +58,7 @@ def trained_and_resumed(typed, command: list[str], workdir: Path) -> str:
     typed(*command)
     (workdir / "length.json").write_text('{"num_steps": 8}')
     said = typed(*command)
-    assert "going on from step 4 of 8" in said
+    assert "resuming from step 4 of 8" in said
     assert [line["step"] for line in lines(workdir) if "train/loss" in line] == list(range(1, 9))
     return said
 

@@ -75,7 +75,7 @@ def test_two_hosts_go_on_with_what_one_began_and_with_their_own(small_phantoms, 
         length.write_text(json.dumps({"num_steps": step}))
         ends = [result(host) for host in two_hosts(words)]
         assert [end.code for end in ends] == [0, 0], ends
-        assert f"going on from step {step - 2} of {step}" in ends[0].out
+        assert f"resuming from step {step - 2} of {step}" in ends[0].out
     assert restore_variables(workdir, STEPS + 4)[1] == STEPS + 4
 
 
@@ -105,4 +105,4 @@ def test_hosts_stop_together_and_one_goes_on(small_phantoms, tmp_path, fields, l
     (workdir / "length.json").write_text(json.dumps({"num_steps": step + 2}))
     ended = lgg(*words)
     assert ended.code == 0, ended.err
-    assert f"going on from step {step} of {step + 2}" in ended.out
+    assert f"resuming from step {step} of {step + 2}" in ended.out

@@ -79,7 +79,7 @@ def test_it_was_interrupted_where_it_should(interrupted):
     assert 10 <= max(interrupted["after"]) < 25
     assert any(not name.isdigit() for name in interrupted["during"]), "no half-written checkpoint was left"
     for name in ("during", "asked", "last"):
-        assert "going on from step" in ends[name].out
+        assert "resuming from step" in ends[name].out
     assert all("error" not in end.err.lower() for end in ends.values())
 
 
@@ -88,7 +88,7 @@ def test_sigterm_saves_and_says_how_to_go_on(interrupted):
     step = max(interrupted["asked"])
     assert last == f"stopped by SIGTERM at step {step}, which is saved; the same command goes on from it"
     assert 40 <= step < STEPS
-    assert f"going on from step {step} of {STEPS}" in interrupted["ends"]["last"].out
+    assert f"resuming from step {step} of {STEPS}" in interrupted["ends"]["last"].out
 
 
 @pytest.mark.parametrize("item", ["params", "batch_stats", "opt_state", "ema", "step"])

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: TensorBoard through clu, `metrics.jsonl`, and the person at the terminal.
+"""Logging of a training run to TensorBoard (through clu), to `metrics.jsonl` and to the terminal.
 
     with Logger(workdir / "logs", first_step=1200, num_steps=5000) as logger:
         logger.scalars(1250, "train", {"loss": 0.31})           # {"step": 1250, "train/loss": 0.31}
@@ -20,7 +20,10 @@ from lgg_jax import parallel, workdir
 
 
 class JsonlWriter(metric_writers.MetricWriter):
-    """Appends a line a call of `write_scalars`; other kinds of values are TensorBoard's."""
+    """Appends one line for each call of `write_scalars`; all other values are ignored.
+
+    Lines of later steps than `first_step` are removed, because a resumed run writes them again.
+    """
 
     def __init__(self, path: Path, first_step: int):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,17 +41,18 @@ class JsonlWriter(metric_writers.MetricWriter):
     def close(self) -> None:
         self._file.close()
 
-    def _other(self, *_args, **_kwargs) -> None:
-        """Nothing: see the class."""
+    def _ignore(self, *_args, **_kwargs) -> None:
+        pass
 
-    write_images = write_texts = write_hparams = write_videos = write_audios = _other
-    write_histograms = write_pointcloud = write_summaries = _other
+    write_images = write_texts = write_hparams = write_videos = write_audios = _ignore
+    write_histograms = write_pointcloud = write_summaries = _ignore
 
 
 class Logger:
-    """Scalars and pictures of a run, as a context manager; only the first host writes and speaks.
+    """Context manager that logs the scalars and images of a run; only the first host writes and prints.
 
-    At a terminal a progress bar shows rate and remaining time, elsewhere a line now and then does.
+    A terminal shows a progress bar with the rate and the remaining time. Otherwise, each call of `scalars` prints a
+    line.
     """
 
     def __init__(self, folder: Path, first_step: int, num_steps: int):
@@ -56,12 +60,12 @@ class Logger:
         writers = []
         if first_host:
             writers = [metric_writers.SummaryWriter(str(folder)), JsonlWriter(folder / "metrics.jsonl", first_step)]
-        self._writer, self._speaks = metric_writers.MultiWriter(writers), first_host
+        self._writer, self._prints = metric_writers.MultiWriter(writers), first_host
         self._first, self._total, self._started, self._steps = first_step, num_steps, time.monotonic(), []
         terminal = first_host and sys.stderr.isatty()
         self._bar = tqdm.tqdm(total=num_steps, initial=first_step, unit="step", disable=not terminal)
         if first_step:
-            self.note(f"going on from step {first_step} of {num_steps}")
+            self.note(f"resuming from step {first_step} of {num_steps}")
 
     def __enter__(self) -> "Logger":
         return self
@@ -72,12 +76,12 @@ class Logger:
         self._writer.close()
 
     def add(self, metrics: dict) -> None:
-        """One step done, with {name: (sum, count)} still on the devices."""
+        """Add the metrics of one step, {name: (sum, count)}, which remain on the devices until `flush`."""
         self._steps.append(metrics)
         self._bar.update()
 
     def flush(self, step: int) -> dict[str, float]:
-        """Writes and returns the means Σ sums / Σ counts over the steps since the last flush; none for counts of 0."""
+        """Write and return {name: Σ sums / Σ counts} over the steps since the last flush; counts of 0 are omitted."""
         steps, self._steps = jax.device_get(self._steps), []
         totals = {name: np.sum([s[name] for s in steps], axis=0, dtype=np.float64) for name in steps[0]}
         means = {name: float(total / count) for name, (total, count) in totals.items() if count}
@@ -85,7 +89,7 @@ class Logger:
         return means
 
     def scalars(self, step: int, kind: str, values: dict[str, float]) -> None:
-        """Writes values as `kind/name` and shows them."""
+        """Write values as `kind/name` and print them."""
         self._writer.write_scalars(step, {f"{kind}/{name}": value for name, value in values.items()})
         shown = f"{kind}: " + "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         if not self._bar.disable:
@@ -95,12 +99,12 @@ class Logger:
         self.note(f"step {step}/{self._total}  {shown}  ({left / 60:.1f} min left)")
 
     def images(self, step: int, pictures: dict[str, np.ndarray]) -> None:
-        """Writes {name: (n, height, width, 3) uint8}."""
+        """Write images, {name: (n, height, width, 3) uint8}."""
         self._writer.write_images(step, {f"validation/{name}": rows for name, rows in pictures.items()})
 
     def note(self, line: str) -> None:
-        """A line for the person who waits."""
-        if self._speaks:
+        """Print a line on the first host."""
+        if self._prints:
             tqdm.tqdm.write(line, file=sys.stdout)
             sys.stdout.flush()
 
@@ -111,7 +115,7 @@ def _drop_after(path: Path, step: int) -> None:
         return
     kept = []
     for line in path.read_text().splitlines():
-        with contextlib.suppress(ValueError):  # only a line that was truncated when the run was killed does not parse
+        with contextlib.suppress(ValueError):  # only a line that was truncated when the run was killed is invalid
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
     workdir.write_atomically(path, "".join(kept).encode())

@@ -1,10 +1,10 @@
-"""Optimizer: learning-rate schedule, Adam or AdamW, clipping, EMA, and modules that learn slower or not at all.
+"""Optimizer: learning-rate schedule, Adam or AdamW, gradient clipping, EMA, frozen modules and a backbone rate.
 
     check_warmup(config.optimizer, num_steps)
     optimizer = create_optimizer(config.optimizer, num_steps)
 
-A module is selected by its name at the top level of the model, such as "backbone", or a part of it by its path, such
-as "backbone/conv_stem".
+A top-level module is selected by its name, such as "backbone", and a part of a module by its path, such as
+"backbone/conv_stem".
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ import ml_collections
 import optax
 from flax import traverse_util
 
+from lgg_jax.config import check_choice
 from lgg_jax.errors import UserError
 
 
@@ -24,30 +25,32 @@ def check_warmup(config: ml_collections.ConfigDict, num_steps: int) -> None:
     if config.warmup_steps > num_steps:
         raise UserError(
             f"config.optimizer.warmup_steps={config.warmup_steps} is longer than the run of {num_steps} steps",
-            f"choose at most {num_steps}, or a longer training",
+            f"choose at most {num_steps}, or train for more steps",
         )
 
 
 def create_schedule(config: ml_collections.ConfigDict, num_steps: int) -> optax.Schedule:
-    """Return the learning rate by step: linear warm-up, then constant or a half cosine to zero at `num_steps`."""
+    """Return the learning-rate schedule: linear warm-up, then constant or cosine decay to zero at `num_steps`."""
+    check_choice("optimizer.schedule", config.schedule, ("constant", "cosine"))
     rate, warmup = config.learning_rate, config.warmup_steps
     if config.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(0.0, rate, warmup, max(num_steps, warmup + 1))
-    if config.schedule == "constant":
-        parts = [optax.linear_schedule(0.0, rate, warmup), optax.constant_schedule(rate)]
-        return optax.join_schedules(parts, [warmup])
-    raise UserError(f"config.optimizer.schedule={config.schedule!r} is not known", "use 'constant' or 'cosine'")
+    parts = [optax.linear_schedule(0.0, rate, warmup), optax.constant_schedule(rate)]
+    return optax.join_schedules(parts, [warmup])
 
 
 def create_optimizer(config: ml_collections.ConfigDict, num_steps: int) -> optax.GradientTransformation:
-    """Return Adam or AdamW after clipping; `backbone_rate` scales one part's updates, `frozen` parts get none."""
+    """Return Adam or AdamW with gradient clipping.
+
+    The updates of the module "backbone" are multiplied by `backbone_rate`. The modules in `frozen` are not updated, and
+    their gradients do not count for the clipping.
+    """
     schedule = create_schedule(config, num_steps)
+    check_choice("optimizer.name", config.name, ("adam", "adamw"))
     if config.name == "adam":
         update = optax.adam(schedule)
-    elif config.name == "adamw":
-        update = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_kernels)
     else:
-        raise UserError(f"config.optimizer.name={config.name!r} is not known", "use 'adam' or 'adamw'")
+        update = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_kernels)
     if config.clip_norm:
         update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
     if config.backbone_rate != 1:
@@ -60,13 +63,16 @@ def create_optimizer(config: ml_collections.ConfigDict, num_steps: int) -> optax
 
 
 def without_gradient(params: dict, frozen: Sequence[str]) -> dict:
-    """Return `params`, of which the frozen ones give no gradient: backpropagation ends after the last frozen layer."""
-    stays = selected(params, frozen, "optimizer.frozen")
-    return jax.tree.map(lambda leaf, stays: jax.lax.stop_gradient(leaf) if stays else leaf, params, stays)
+    """Return `params` without gradients for the frozen modules: backpropagation stops after the last frozen layer."""
+    is_frozen = selected(params, frozen, "optimizer.frozen")
+    return jax.tree.map(lambda leaf, stop: jax.lax.stop_gradient(leaf) if stop else leaf, params, is_frozen)
 
 
 def update_ema(ema: dict | None, variables: dict, step: jax.Array, decay: float) -> dict | None:
-    """Return ema·d + variables·(1 − d), d rising to `decay` as (1 + step) / (10 + step) to forget the start."""
+    """Return ema·d + variables·(1 − d), or None without EMA.
+
+    d = min(decay, (1 + step) / (10 + step)). It is small at first, so that the initial weights have little influence.
+    """
     if ema is None:
         return None
     rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
@@ -74,16 +80,16 @@ def update_ema(ema: dict | None, variables: dict, step: jax.Array, decay: float)
 
 
 def selected(variables: dict, names: Sequence[str], field: str, missing: str = "which the model does not have") -> dict:
-    """Return `variables` with True for each array in one of the named modules and False for all others.
+    """Return the tree of `variables` with True for arrays in the named modules and False for all others.
 
     Args:
       variables: nested parameters or BatchNorm statistics.
       names: "module" or "module/part/…".
-      field: of the config, without "config.", that gives the names.
-      missing: says in the error what a name lacks that selects nothing.
+      field: the field of the config, without "config.", that contains the names; for the error message.
+      missing: describes a name that selects no array; for the error message.
 
     Raises:
-      UserError: a name selects nothing.
+      UserError: a name selects no array.
     """
     paths = ["/".join(path) + "/" for path in traverse_util.flatten_dict(variables)]
     unknown = sorted(name for name in names if not any(path.startswith(f"{name}/") for path in paths))
@@ -96,5 +102,5 @@ def selected(variables: dict, names: Sequence[str], field: str, missing: str = "
 
 
 def _kernels(params: dict) -> dict:
-    """Return True for kernels: decaying biases and normalisation scales only hurts (He et al. 2019)."""
+    """Return True for kernels. Decay of biases and normalisation scales lowers the accuracy (He et al. 2019)."""
     return traverse_util.path_aware_map(lambda path, _: path[-1] == "kernel", params)

@@ -1,4 +1,4 @@
-"""A config as a run can start from it: resolved, and refused before anything is loaded where the run cannot be.
+"""Start of a run: the config is checked before any data is loaded, and completed with fields of the weights.
 
     config = checked(config, task, workdir)
 """
@@ -17,11 +17,16 @@ from lgg_jax.errors import UserError
 from lgg_jax.training.optimizer import check_warmup, create_optimizer
 from lgg_jax.weights.pretrained import Pretrained, from_zscore, read_pretrained
 
-EXPECTED = ("stride_on_first", "norm_epsilon", "input_order", "input_scale")  # what weights of a ResNet50 expect
+EXPECTED = ("stride_on_first", "norm_epsilon", "input_order", "input_scale")  # fields determined by ResNet50 weights
 
 
 def checked(config: ml_collections.ConfigDict, task, workdir: Path) -> ml_collections.ConfigDict:
-    """The resolved config; UserError, before anything is loaded, where this run cannot be."""
+    """The resolved config.
+
+    Raises:
+      UserError: the run cannot start with this config, or `workdir` belongs to a run with another config. The error is
+        raised before any data is loaded.
+    """
     check_ranges(config)
     parallel.check_batch(config.train.batch_size, config.optimizer.accumulation)
     config = resolve(config)
@@ -36,19 +41,21 @@ def checked(config: ml_collections.ConfigDict, task, workdir: Path) -> ml_collec
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config with what its weights, of `init_from` or `model.pretrained`, expect of the model and its input.
+    """The config with the fields in EXPECTED from the weights of `init_from` or `model.pretrained`.
 
-    So a workdir says it all, and is evaluated where the weights file is not. UserError where the model and the rest
-    of the config do not fit.
+    The workdir stores the resolved config, so that the run can be evaluated without the file of weights.
+
+    Raises:
+      UserError: the model does not fit the channels, the pretrained weights or the run of `init_from`.
     """
     model = config.model
     row = models.network(model.name)
     _check_channels(config.data.channels)
-    remedy = "config.init_from is the workdir of a training run, which a resume needs as well"
+    remedy = "set config.init_from to the workdir of a training run; a resumed run needs it, too"
     before = workdir_lib.read_config(config.init_from, remedy) if config.init_from else None
     if before is not None and tuple(before.data.channels) != tuple(config.data.channels):
-        seen, given = (tuple(each.data.channels) for each in (before, config))
-        raise UserError(f"{config.init_from} was trained on {seen}, not {given}", f"set config.data.channels={seen}")
+        theirs, ours = (tuple(run.data.channels) for run in (before, config))
+        raise UserError(f"{config.init_from} was trained on {theirs}, not {ours}", f"set config.data.channels={theirs}")
     _check_inputs(config, row)
     if not row.backbone:
         return config
@@ -61,7 +68,7 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def _check_inputs(config: ml_collections.ConfigDict, row: models.Network) -> None:
-    """UserError where the network cannot take the channels or the pretrained weights of the config."""
+    """Raise UserError if the network does not support the channels or the pretrained weights of the config."""
     model, data = config.model, config.data
     if model.pretrained and not row.backbone:
         raise UserError(
@@ -73,7 +80,7 @@ def _check_inputs(config: ml_collections.ConfigDict, row: models.Network) -> Non
         raise UserError(f"config.data.context={data.context}: {takes}", "set it to 0")
     if row.channels not in (None, len(data.channels)):
         wrong = f"config.data.channels={tuple(data.channels)}: {takes}"
-        raise UserError(wrong, f"name {row.channels}, or use config.model.name=unet")
+        raise UserError(wrong, f"name {row.channels} sequences, or use config.model.name=unet")
 
 
 def _expected(weights: Pretrained) -> dict:
@@ -86,14 +93,14 @@ def _check_channels(names: Sequence[str]) -> None:
     if not names or len(set(names)) < len(names) or not set(names) <= set(SEQUENCES):
         wrong = f"config.data.channels={tuple(names)} does not name different sequences"
         known = ", ".join(SEQUENCES)
-        remedy = f"choose from {known}, each once, in the order for the network to see, as in \"('flair', 't1ce')\""
+        remedy = f"choose from {known}, each at most once, in the order of the channels, as in \"('flair', 't1ce')\""
         raise UserError(wrong, remedy)
 
 
 def check_frozen(config: ml_collections.ConfigDict) -> None:
-    """UserError where parts that start at random would never learn."""
+    """Raise UserError if a frozen module would keep its random initial weights."""
     pretrained = ("backbone",) if config.model.pretrained else ()
     frozen = [name for name in config.optimizer.frozen if name.split("/")[0] not in pretrained]
     if frozen and not config.init_from:
-        remedy = "start from a run, config.init_from, or a backbone from config.model.pretrained, or freeze nothing"
+        remedy = "set config.init_from or (for the backbone) config.model.pretrained, or do not freeze it"
         raise UserError(f"config.optimizer.frozen={frozen[0]!r} would stay random", remedy)

@@ -1,11 +1,12 @@
-"""A frozen backbone: to the bit as it was, and its features computed once instead of every time.
+"""Frozen backbone: bitwise unchanged, and training on features that are computed once.
 
-Trains a ResNet of four narrow blocks on patients made of noise, brighter in grade III.
+The tests train a ResNet of four narrow blocks on random patients, whose images are brighter in grade III.
 """
 
 import jax
 import numpy as np
 import pytest
+from model_variables import same
 
 from configs import grade_resnet50
 from lgg_jax import models, parallel, train
@@ -42,7 +43,7 @@ def patients() -> list:
 
 @pytest.fixture(scope="module")
 def start(small_resnet, patients):
-    """A model whose backbone is frozen, its first variables, and the slices."""
+    """A model with a frozen backbone, its initial variables, and the slices."""
     config = frozen_config()
     model = models.create_model(config.model, parallel.AXIS, config.optimizer.frozen)
     slices = pipeline.load_slices(patients)
@@ -65,11 +66,7 @@ def on_images(start) -> state.TrainState:
     return trained(start, start[2])
 
 
-def same(first, second) -> bool:
-    return jax.tree.all(jax.tree.map(np.array_equal, first, second))
-
-
-def test_a_frozen_backbone_stays_to_the_bit(start, on_images):
+def test_a_frozen_backbone_is_bitwise_unchanged(start, on_images):
     before = start[1]
     assert same(on_images.params["backbone"], before["params"]["backbone"])
     assert same(on_images.batch_stats["backbone"], before["batch_stats"]["backbone"])
@@ -78,16 +75,18 @@ def test_a_frozen_backbone_stays_to_the_bit(start, on_images):
             assert not np.array_equal(leaf, dict(jax.tree.leaves_with_path(before[name]["head"]))[path]), path
 
 
-def test_training_on_cached_features_is_training_on_images(start, on_images, patients):
+def test_training_on_cached_features_equals_training_on_images(start, on_images, patients):
     model, variables, slices = start
     cached, cases = classification.cached(frozen_config(), variables, slices, patients, model)
     assert cached.image.shape == (15, 32) and [case.images.shape for case in cases] == [(5, 32)] * 3
     np.testing.assert_array_equal(cached.label, slices.label)
     after = trained(start, cached)
-    for ours, theirs in ((after.params, on_images.params), (after.batch_stats, on_images.batch_stats)):
-        assert same(ours["backbone"], theirs["backbone"])
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), ours["head"], theirs["head"])
-    # And so is scoring.
+    for ours, expected in ((after.params, on_images.params), (after.batch_stats, on_images.batch_stats)):
+        assert same(ours["backbone"], expected["backbone"])
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), ours["head"], expected["head"]
+        )
+    # Scores from features equal scores from images.
     predict = classification.predictor(models.create_model(frozen_config().model), 4)
     for image, feature in zip(patients, cases, strict=True):
         tables = [classification.slice_table(predict, after.variables(), case) for case in (image, feature)]
@@ -95,13 +94,13 @@ def test_training_on_cached_features_is_training_on_images(start, on_images, pat
         assert tables[0]["logit"].std() > 1e-3
 
 
-def test_nothing_is_cached_of_a_backbone_that_trains(start, patients):
+def test_a_backbone_that_is_trained_has_no_cached_features(start, patients):
     model, variables, slices = start
     config = frozen_config(**{"optimizer.frozen": ()})
     assert classification.cached(config, variables, slices, patients, model) == (slices, patients)
 
 
-def test_clinical_values_are_part_of_the_answer(start, patients):
+def test_the_logits_depend_on_clinical_values(start, patients):
     _, variables, _ = start
     predict = classification.predictor(models.create_model(frozen_config().model), 4)
     table = classification.slice_table(predict, variables, patients[0])

@@ -1,4 +1,4 @@
-"""Losses against values worked by hand and formulas written down independently, and their edge cases."""
+"""Losses: values computed by hand, independent formulas and edge cases."""
 
 import jax
 import jax.numpy as jnp
@@ -27,11 +27,11 @@ def sums(logits, mask) -> tuple[float, float, float]:
     return (p * t).sum(), (p * (1 - t)).sum(), ((1 - p) * t).sum()
 
 
-# Two pixels, probabilities 3/4 and 1/2, tumour in the first.
+# Two pixels with the probabilities 3/4 and 1/2; only the first is tumour.
 TWO = jnp.array([[[np.log(3.0), 0.0]]]), jnp.array([[[1.0, 0.0]]]), jnp.ones(1)
 
 
-def test_by_hand():
+def test_values_computed_by_hand():
     assert bce(*TWO) == pytest.approx((np.log(4 / 3) + np.log(2)) / 2)
     assert bce(*TWO, positive_weight=3.0) == pytest.approx((3 * np.log(4 / 3) + np.log(2)) / 2)
     assert soft_dice(*TWO) == pytest.approx(1 - (2 * 0.75 + 1) / (1.25 + 1 + 1))
@@ -63,20 +63,20 @@ def test_focal_tversky_against_the_formula(alpha, beta, gamma):
 
 
 def test_focal_tversky_is_soft_dice_at_one_half():
-    """α = β = 1/2 and γ = 1: Dice, with a smoothing of 2 in place of 1 in numerator and denominator."""
+    """With α = β = 1/2 and γ = 1, the loss is 1 − Dice with a smoothing term of 2 instead of 1."""
     logits, mask, weight = example()
     tp, fp, fn = sums(logits, mask)
     dice = (2 * tp + 2) / (2 * tp + fp + fn + 2)
     assert focal_tversky(logits, mask, weight, 0.5, 0.5, 1.0) == pytest.approx(1 - dice, rel=1e-5)
 
 
-def test_beta_punishes_missed_tumour():
+def test_beta_weights_false_negatives():
     mask, weight = np.zeros((1, 4, 4), np.float32), np.ones(1)
     mask[0, :2] = 1
-    missed, alarm = np.full((1, 4, 4), -9.0, np.float32), np.full((1, 4, 4), -9.0, np.float32)
-    missed[0, :1], alarm[0, :3] = 9, 9
-    assert focal_tversky(missed, mask, weight) > focal_tversky(alarm, mask, weight)
-    assert focal_tversky(missed, mask, weight, 0.7, 0.3) < focal_tversky(alarm, mask, weight, 0.7, 0.3)
+    missed, false_alarm = np.full((1, 4, 4), -9.0, np.float32), np.full((1, 4, 4), -9.0, np.float32)
+    missed[0, :1], false_alarm[0, :3] = 9, 9
+    assert focal_tversky(missed, mask, weight) > focal_tversky(false_alarm, mask, weight)
+    assert focal_tversky(missed, mask, weight, 0.7, 0.3) < focal_tversky(false_alarm, mask, weight, 0.7, 0.3)
 
 
 @every_loss
@@ -90,7 +90,7 @@ def test_uniform_masks(loss, filled):
     assert float(loss(np.zeros_like(right), mask, weight)) < worst
 
 
-def test_a_batch_without_tumour_still_pulls_predictions_down():
+def test_a_batch_without_tumour_lowers_the_predictions():
     logits, mask = np.zeros((2, 8, 8), np.float32), np.zeros((2, 8, 8), np.float32)
     for loss in LOSSES.values():
         assert (jax.grad(loss)(logits, mask, np.ones(2)) > 0).all()
@@ -110,7 +110,7 @@ def test_rows_of_weight_0_are_ignored(loss):
 
 
 @every_loss
-def test_a_batch_of_nothing_but_filling(loss):
+def test_a_batch_of_padding_alone(loss):
     logits, mask, weight = example()
     value, gradient = jax.value_and_grad(loss)(logits, mask, 0 * weight)
     assert np.isfinite(value) and not gradient.any()
@@ -128,7 +128,7 @@ def test_extreme_logits(loss, scale, side):
 
 
 def test_bce_of_wrong_logits_grows_with_them():
-    """Computed on logits: a probability of exactly 0 or 1 would cut value and gradient off."""
+    """Because it is computed from logits: from a probability of exactly 0 or 1, value and gradient would be limited."""
     _, mask, weight = example()
     value, gradient = jax.value_and_grad(bce)((200 * (1 - 2 * mask)).astype(np.float32), mask, weight)
     assert value == pytest.approx(200, rel=1e-5)
@@ -136,7 +136,7 @@ def test_bce_of_wrong_logits_grows_with_them():
 
 
 @every_loss
-def test_gradient_against_differences(loss):
+def test_gradient_against_finite_differences(loss):
     logits, mask, weight = example(2)
     gradient = jax.grad(loss)(logits, mask, weight)
     direction = np.random.default_rng(3).normal(size=logits.shape).astype(np.float32)
@@ -146,35 +146,35 @@ def test_gradient_against_differences(loss):
 
 @every_loss
 @pytest.mark.parametrize("devices", [2, 4])
-def test_devices_together_see_the_whole_batch(loss, devices):
-    """Also where the shares differ in tumour and in rows that count: a mean of the shares' losses would not do."""
+def test_the_loss_over_several_devices_is_that_of_the_whole_batch(loss, devices):
+    """The shards differ in tumour and in the number of padded rows, so the mean of their losses would be wrong."""
     logits, mask, weight = example(8)
     mask[:3] = 0
     weight[-2:] = 0
     expected, expected_gradient = jax.value_and_grad(loss)(logits, mask, weight)
 
-    def share(logits, mask, weight):
+    def on_device(logits, mask, weight):
         return loss(logits, mask, weight, all_sum=all_sum)
 
-    shares = [x.reshape(devices, -1, *x.shape[1:]) for x in (logits, mask, weight)]
-    values, gradients = jax.vmap(jax.value_and_grad(share), axis_name=AXIS)(*shares)
+    shards = [x.reshape(devices, -1, *x.shape[1:]) for x in (logits, mask, weight)]
+    values, gradients = jax.vmap(jax.value_and_grad(on_device), axis_name=AXIS)(*shards)
     np.testing.assert_allclose(values, np.full(devices, expected), rtol=1e-5)
-    # Each device differentiates the sum of all devices' equal losses; `train_step` averages over them.
+    # Each device differentiates the sum of the equal losses of all devices; `train_step` averages the gradients.
     np.testing.assert_allclose(gradients.reshape(logits.shape) / devices, expected_gradient, rtol=1e-3, atol=1e-7)
 
 
-ANSWERS = np.float32([2, -1, 0.5, -3]), np.float32([1, 0, 0, 1]), np.float32([1, 1, 0, 1])
+LABELLED = np.float32([2, -1, 0.5, -3]), np.float32([1, 0, 0, 1]), np.float32([1, 1, 0, 1])
 
 
 @pytest.mark.parametrize("positive_weight", [1.0, 4.0])
-def test_label_bce_by_hand(positive_weight):
+def test_label_bce_against_the_formula(positive_weight):
     positive, negative = np.log1p(np.exp(-2)) + np.log1p(np.exp(3)), np.log1p(np.exp(-1))
     expected = (positive_weight * positive + negative) / 3
-    assert label_bce(*ANSWERS, positive_weight) == pytest.approx(expected, rel=1e-6)
+    assert label_bce(*LABELLED, positive_weight) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_label_that_is_not_known_has_no_gradient():
-    logits, label, weight = ANSWERS
+def test_an_unknown_label_has_no_gradient():
+    logits, label, weight = LABELLED
     gradient = jax.grad(label_bce)(logits, label, weight)
     p = 1 / (1 + np.exp(-logits))
     np.testing.assert_allclose(gradient, (p - label) * weight / 3, rtol=1e-5)
@@ -182,15 +182,15 @@ def test_a_label_that_is_not_known_has_no_gradient():
     assert value == 0 and not gradient.any()
 
 
-def test_wrong_answers_stay_finite():
+def test_label_bce_of_wrong_extreme_logits_is_finite():
     value, gradient = jax.value_and_grad(label_bce)(np.float32([1e30, -1e4]), np.float32([1, 1]), np.ones(2))
     assert value == pytest.approx(5e3) and np.isfinite(gradient).all()
 
 
-def test_label_bce_over_devices():
-    """One of them without any label that is known."""
-    logits, label, weight = (np.tile(x, 2) for x in ANSWERS)
+def test_label_bce_over_two_devices():
+    """One of them has no known label."""
+    logits, label, weight = (np.tile(x, 2) for x in LABELLED)
     weight[4:] = 0
-    shares = [x.reshape(2, 4) for x in (logits, label, weight)]
-    values = jax.vmap(lambda *x: label_bce(*x, 2.0, all_sum), axis_name=AXIS)(*shares)
+    shards = [x.reshape(2, 4) for x in (logits, label, weight)]
+    values = jax.vmap(lambda *x: label_bce(*x, 2.0, all_sum), axis_name=AXIS)(*shards)
     np.testing.assert_allclose(values, np.full(2, label_bce(logits, label, weight, 2.0)), rtol=1e-6)

@@ -1,10 +1,11 @@
-"""Optimizer: schedule, updates, frozen and slower modules, EMA."""
+"""Optimizer: schedule, updates, frozen modules, backbone rate and EMA."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from model_variables import same
 
 from configs import default
 from lgg_jax.errors import UserError
@@ -18,7 +19,7 @@ def optimizer_config(**fields):
 
 
 def params(seed=0) -> dict:
-    """A module to freeze and one to train, each with a kernel and what is not to be decayed."""
+    """Two modules, each with a kernel and with parameters that have no weight decay."""
     rng = np.random.default_rng(seed)
 
     def draw(*shape):
@@ -39,11 +40,7 @@ def train(values: dict, gradients: dict, steps=3, **fields) -> dict:
     return values
 
 
-def same(first, second) -> bool:
-    return jax.tree.all(jax.tree.map(np.array_equal, first, second))
-
-
-def test_warmup_and_cosine_by_hand():
+def test_warmup_and_cosine_against_the_formula():
     config = optimizer_config(learning_rate=0.02, schedule="cosine", warmup_steps=10)
     schedule = optimizer_lib.create_schedule(config, num_steps=110)
     expected = {
@@ -62,7 +59,7 @@ def test_constant_with_and_without_warmup():
 
 
 @pytest.mark.parametrize("warmup", [5, 9])
-def test_a_run_shorter_than_its_warmup(warmup):
+def test_a_schedule_shorter_than_its_warmup_is_finite(warmup):
     config = optimizer_config(learning_rate=0.02, schedule="cosine", warmup_steps=warmup)
     rates = [float(optimizer_lib.create_schedule(config, 5)(step)) for step in range(6)]
     assert np.isfinite(rates).all() and max(rates) <= 0.02 and min(rates) >= 0
@@ -70,12 +67,12 @@ def test_a_run_shorter_than_its_warmup(warmup):
 
 @pytest.mark.parametrize("field, value", [("schedule", "linear"), ("name", "sgd")])
 def test_unknown_names(field, value):
-    with pytest.raises(UserError, match=rf"config\.optimizer\.{field}='{value}' is not known"):
+    with pytest.raises(UserError, match=rf"config\.optimizer\.{field}='{value}' is unknown"):
         optimizer_lib.create_optimizer(optimizer_config(**{field: value}), 10)
 
 
-def test_adam_by_hand():
-    """Under a constant gradient g both moments, bias-corrected, are g and g²: each step moves by lr × g / (|g| + ε)."""
+def test_adam_with_a_constant_gradient():
+    """The bias-corrected moments of a constant gradient g are g and g², so each update is lr × g / (|g| + ε)."""
     start, gradients = params(), jax.tree.map(lambda x: 3 * jnp.sign(x) + x, params(1))
     moved = train(start, gradients, learning_rate=0.01)
     expected = jax.tree.map(lambda x, g: x - 3 * 0.01 * np.sign(g), start, gradients)
@@ -94,7 +91,7 @@ def test_adamw_decays_kernels_only():
     assert same(moved["output"]["bias"], start["output"]["bias"])
 
 
-def test_clipping_is_by_the_global_norm():
+def test_clipping_by_the_global_norm():
     gradients = params(1)
     optimizer = optimizer_lib.create_optimizer(optimizer_config(clip_norm=0.5), 10)
     _, opt_state = optimizer.update(gradients, optimizer.init(params()), params())
@@ -107,26 +104,27 @@ def test_clipping_is_by_the_global_norm():
 
 @pytest.mark.parametrize("fields", [{"name": "adam"}, {"name": "adamw", "weight_decay": 0.1}], ids=["adam", "adamw"])
 @pytest.mark.parametrize("clip_norm", [0.0, 0.5])
-def test_frozen_modules_stay_and_others_move(fields, clip_norm):
+def test_only_frozen_modules_are_unchanged(fields, clip_norm):
     start, fields = params(), {**fields, "clip_norm": clip_norm, "frozen": ("encoder0",)}
     moved = train(start, params(1), **fields)
     assert same(moved["encoder0"], start["encoder0"])
     assert all((a != b).all() for a, b in zip(*map(jax.tree.leaves, (moved["output"], start["output"])), strict=True))
-    # Nor do the gradients of what is frozen count for the clipping of the others.
+    # The gradients of frozen modules do not count for the clipping.
     gradients = params(1) | {"encoder0": jax.tree.map(lambda g: 1e6 * g, params(1)["encoder0"])}
     assert same(train(start, gradients, **fields), moved)
 
 
-def test_what_is_frozen_gives_no_gradient():
-    """And all else the gradient that it has without."""
+def test_frozen_modules_have_no_gradient():
+    """The gradients of all other modules are unchanged."""
+
     def squares(values, frozen):
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(optimizer_lib.without_gradient(values, frozen)))
 
     values = {"backbone": params(), "head": params(1)}
-    free, some = (jax.grad(squares)(values, frozen) for frozen in ((), ("backbone/encoder0",)))
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(some["backbone"]["encoder0"]))
+    free, frozen = (jax.grad(squares)(values, frozen) for frozen in ((), ("backbone/encoder0",)))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(frozen["backbone"]["encoder0"]))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(free))
-    assert same(some["backbone"]["output"], free["backbone"]["output"]) and same(some["head"], free["head"])
+    assert same(frozen["backbone"]["output"], free["backbone"]["output"]) and same(frozen["head"], free["head"])
 
 
 def first_update(values: dict, **fields) -> dict:
@@ -138,8 +136,8 @@ def first_update(values: dict, **fields) -> dict:
 @pytest.mark.parametrize("fields", [
     {}, {"clip_norm": 0.5}, {"name": "adamw", "weight_decay": 0.1, "schedule": "cosine"}, {"frozen": ("head",)},
 ])  # fmt: skip
-def test_the_backbone_learns_at_its_own_rate(fields):
-    """Of the same step the same share, weight decay and all."""
+def test_the_backbone_rate_scales_the_updates_of_the_backbone(fields):
+    """It scales the whole update, including the weight decay."""
     start = {"backbone": params(), "head": params(1), "other": params(2)}
     plain, slower = first_update(start, **fields), first_update(start, backbone_rate=0.25, **fields)
     assert same(slower["backbone"], jax.tree.map(lambda x: 0.25 * x, plain["backbone"]))
@@ -147,7 +145,7 @@ def test_the_backbone_learns_at_its_own_rate(fields):
     assert all(np.abs(leaf).min() > 0 for leaf in jax.tree.leaves(slower["backbone"]))
 
 
-def test_a_frozen_backbone_has_no_rate():
+def test_a_frozen_backbone_ignores_its_rate():
     start = {"backbone": params(), "head": params(1)}
     updates = first_update(start, frozen=("backbone",), backbone_rate=0.5, name="adamw", weight_decay=0.1)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates["backbone"]))
@@ -155,18 +153,18 @@ def test_a_frozen_backbone_has_no_rate():
 
 
 @pytest.mark.parametrize("fields", [{"frozen": ("backbones",)}, {"backbone_rate": 0.1}])
-def test_parts_that_the_model_does_not_have(fields):
+def test_names_that_the_model_does_not_have(fields):
     with pytest.raises(UserError, match=r"names \['backbones?'\], which the model does not have; .*encoder0, output"):
         optimizer_lib.create_optimizer(optimizer_config(**fields), 10).init(params())
 
 
 @pytest.mark.parametrize("step, rate", [(0, 0.1), (1, 2 / 11), (90, 91 / 100), (10**6, 0.99)])
-def test_averaged_weights_by_hand(step, rate):
+def test_ema_against_the_formula(step, rate):
     ema, new = params(), params(1)
     updated = optimizer_lib.update_ema(ema, new, jnp.int32(step), decay=0.99)
     expected = jax.tree.map(lambda old, now: rate * old + (1 - rate) * now, ema, new)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), updated, expected)
 
 
-def test_without_averaged_weights():
+def test_without_ema():
     assert optimizer_lib.update_ema(None, params(), jnp.int32(3), 0.99) is None

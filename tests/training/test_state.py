@@ -1,10 +1,11 @@
-"""Training state: random streams, a fresh state and the weights it starts from."""
+"""Training state: random streams, a new state and the initial weights."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from model_variables import same
 
 from configs import default
 from lgg_jax.errors import UserError
@@ -15,11 +16,7 @@ from lgg_jax.weights.names import LAYOUTS
 from lgg_jax.weights.pretrained import Pretrained, write_pretrained
 
 
-def same(first, second) -> bool:
-    return jax.tree.all(jax.tree.map(np.array_equal, first, second))
-
-
-def test_keys_differ_by_seed_step_and_stream_and_are_the_same_when_derived_again():
+def test_keys_depend_only_on_seed_step_and_stream():
     places = [(seed, step, stream) for seed in (0, 1) for step in range(20) for stream in state_lib.STREAMS]
     keys = [jax.random.key_data(state_lib.stream_key(*place)).tobytes() for place in places]
     assert len(set(keys)) == len(places)
@@ -49,14 +46,14 @@ def fresh() -> state_lib.TrainState:
     return create(ema_decay=0.99, name="adamw")
 
 
-def test_a_fresh_state(fresh):
+def test_a_new_state(fresh):
     assert fresh.step == 0 and fresh.step.dtype == jnp.int32
     assert {leaf.dtype for leaf in jax.tree.leaves((fresh.params, fresh.batch_stats))} == {jnp.dtype("float32")}
     assert same(fresh.ema, {"params": fresh.params, "batch_stats": fresh.batch_stats})
     assert fresh.variables() is fresh.ema
 
 
-def test_weights_follow_the_seed_as_without_compiler_options(fresh):
+def test_initial_weights_depend_on_the_seed_but_not_on_compiler_options(fresh):
     plain = MODEL.init(state_lib.stream_key(0, 0, "init"), SAMPLE, train=False)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), fresh.params, plain["params"])
     other = create(seed=1).params
@@ -64,7 +61,7 @@ def test_weights_follow_the_seed_as_without_compiler_options(fresh):
 
 
 def test_no_memory_is_shared_within_a_state_or_with_the_caller(fresh):
-    """The training step reuses the memory of its state: what shares it would be overwritten."""
+    """The training step donates the memory of the state, which would overwrite shared arrays."""
     variables = {"params": fresh.params, "batch_stats": fresh.batch_stats}
     state = create(variables=variables, ema_decay=0.99)
     assert same(state.params, fresh.params) and same(state.batch_stats, fresh.batch_stats)
@@ -77,7 +74,7 @@ def shapes(model: UNet) -> dict:
     return jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: model.init(jax.random.key(0), SAMPLE, train=False)))
 
 
-def test_a_state_without_averaged_weights_and_without_statistics():
+def test_a_state_without_ema_and_without_statistics():
     model = UNet(features=8, levels=2, norm="group")
     state = create(variables=shapes(model), model=model)
     assert state.ema is None and state.batch_stats == {}
@@ -89,20 +86,20 @@ def test_a_state_without_averaged_weights_and_without_statistics():
     ("batch", ("output",), r"names \['output'\], of which the model has no BatchNorm"),
     ("group", ("encoder0",), r"names \['encoder0'\], of which .*; leave it empty"),
 ])  # fmt: skip
-def test_statistics_that_the_model_does_not_have(norm, names, expected):
+def test_fixed_norm_of_a_module_without_batch_norm_is_refused(norm, names, expected):
     model, config = UNet(features=8, levels=2, norm=norm), default.get_config()
     config.model.fixed_norm = names
     with pytest.raises(UserError, match=f"config.model.fixed_norm {expected}"):
         state_lib.initial_variables(config, model, (SAMPLE,), shapes(model))
 
 
-def test_weights_of_another_model():
+def test_weights_of_another_model_are_refused():
     with pytest.raises(UserError, match=r"init_from=.* holds another model \(.* there, .* here\)"):
         create(variables=shapes(UNet(features=3, levels=2)))
 
 
 class Backbone(nn.Module):
-    """Stands for a ResNet50."""
+    """A small replacement for a ResNet50."""
 
     @nn.compact
     def __call__(self, x, train: bool):
@@ -116,7 +113,7 @@ class Model(nn.Module):
 
 
 def weights_file(path, include_top=False, width=3) -> dict:
-    """Writes a file of weights of `Backbone` and returns them."""
+    """Write a file with weights of `Backbone` and return them."""
     ones = np.ones(width, np.float32)
     params = {"conv_stem": {"kernel": np.full((3, width), 2, np.float32), "bias": 3 * ones},
               "norm_stem": {"scale": 4 * ones, "bias": 5 * ones}}  # fmt: skip
@@ -134,21 +131,21 @@ def initial(path="", variables=None) -> dict:
 
 @pytest.mark.parametrize("include_top", [False, True])
 def test_pretrained_weights_become_the_backbone(tmp_path, include_top):
-    given = weights_file(tmp_path / "w", include_top)
-    given["params"].pop("head", None)  # of 1000 classes: nobody asks for those
+    pretrained = weights_file(tmp_path / "w", include_top)
+    pretrained["params"].pop("head", None)  # the layer for the 1000 classes is not loaded
     new, plain = initial(tmp_path / "w"), initial()
-    assert same(new["params"]["backbone"], given["params"])
-    assert same(new["batch_stats"]["backbone"], given["batch_stats"])
+    assert same(new["params"]["backbone"], pretrained["params"])
+    assert same(new["batch_stats"]["backbone"], pretrained["batch_stats"])
     assert same(new["params"]["head"], plain["params"]["head"])
     assert same(new["batch_stats"]["norm"], plain["batch_stats"]["norm"])
 
 
-def test_weights_of_a_run_win_over_pretrained_ones(tmp_path):
+def test_weights_of_a_run_override_pretrained_weights(tmp_path):
     before = jax.tree.map(lambda x: x + 1, initial())
     assert same(initial(tmp_path / "not there", before), before)
 
 
-def test_pretrained_weights_of_another_shape(tmp_path):
+def test_pretrained_weights_of_another_shape_are_refused(tmp_path):
     weights_file(tmp_path / "w", width=4)
     message = r"pretrained=.*w holds another model \(batch_stats/norm_stem/mean is \(4,\) there, \(3,\) here\); pass"
     with pytest.raises(UserError, match=message):
