@@ -1,9 +1,9 @@
-"""Is a data folder of any layout whole, and what is odd in it?
+"""Integrity checks of a data folder: missing, unreadable and inconsistent files.
 
     python -m lgg_jax check --data_dir=kaggle_3m
 
-One line per finding. `error`: training would stop or learn something wrong; the exit code is then 1. `odd`: worth
-knowing, nothing to mend.
+Each finding is one line with its severity. `error`: training would stop or learn something wrong, and the exit code
+is 1. `odd`: unusual, but training works.
 """
 
 from absl import flags
@@ -14,11 +14,13 @@ from lgg_jax.data.checks.findings import Report
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    about = "Folder in the kaggle_3m or the BraTS layout, or one of images/ and masks/."
-    flags.DEFINE_string("data_dir", None, about, flag_values=flag_values, required=True)
+    """Define the flags of the verb `check`."""
+    text = "Check this folder: kaggle_3m layout, BraTS layout, or a folder with images/ and masks/."
+    flags.DEFINE_string("data_dir", None, text, flag_values=flag_values, required=True)
 
 
 def main(flag_values: flags.FlagValues) -> int:
+    """Run the verb `check`; return 1 if there are errors in the data, otherwise 0."""
     report = check(flag_values.data_dir)
     for severity, line in report.findings:
         print(f"{severity:5}  {line}")
@@ -28,7 +30,11 @@ def main(flag_values: flags.FlagValues) -> int:
 
 
 def check(data_dir) -> Report:
-    """Reads every file of the data set once. UserError when there is no such folder, or no patient in it."""
+    """Read every file of a data set once and return the findings.
+
+    Raises:
+      UserError: the folder does not exist or has no patient.
+    """
     report = Report()
     name, _ = layouts.find(data_dir)
     CHECKS[name].check(report, data_dir)

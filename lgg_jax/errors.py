@@ -1,8 +1,8 @@
-"""The one exception that means: the user can mend this.
+"""UserError: an error that the user can fix; printed as one line, exit code 2.
 
     raise UserError("no such folder: scans/ (--data_dir)", "pass the folder that holds the patient folders")
 
-`__main__` prints it as a single line and ends with exit code 2; anything else is a bug and keeps its traceback.
+Any other exception is a bug and keeps its traceback.
 """
 
 import os
@@ -10,12 +10,17 @@ from errno import EDQUOT, EFBIG, ENOSPC
 
 
 class UserError(Exception):
-    """What is wrong and where, then what to do about it."""
+    """An error that the user can fix.
+
+    Args:
+      wrong: what is wrong, and where.
+      remedy: what to do about it.
+    """
 
     def __init__(self, wrong: str, remedy: str):
         super().__init__(f"{wrong}; {remedy}")
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether the error says that there is no space: TensorFlow and Orbax say so by its text alone."""
+    """Return whether an error reports a full disk. TensorFlow and Orbax report that only in the error's text."""
     return any(os.strerror(code) in str(error) for code in (ENOSPC, EDQUOT, EFBIG))

@@ -1,8 +1,8 @@
-"""The data described before anyone trains: what is missing, how it is distributed, what the pictures look like.
+"""Description of a data set: missing values, distributions, example images and augmentations.
 
     python -m lgg_jax explore --data_dir=kaggle_3m --output=DIR
 
-Writes DIR/explore.html, one page that needs nothing else, and its figures as PNG in DIR/figures.
+Writes DIR/explore.html, a self-contained page, and its figures as PNG files in DIR/figures.
 """
 
 from pathlib import Path
@@ -18,11 +18,14 @@ from lgg_jax.pages import explore as explore_page
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    flags.DEFINE_string("data_dir", None, "Folder of the patient folders.", flag_values=flag_values, required=True)
-    flags.DEFINE_string("output", None, "Folder to write to.", flag_values=flag_values, required=True)
+    """Define the flags of the verb `explore`."""
+    text = "Describe this folder: kaggle_3m layout, BraTS layout, or a folder with images/ and masks/."
+    flags.DEFINE_string("data_dir", None, text, flag_values=flag_values, required=True)
+    flags.DEFINE_string("output", None, "Write the page to this folder.", flag_values=flag_values, required=True)
 
 
 def main(flag_values: flags.FlagValues) -> int:
+    """Run the verb `explore`."""
     path, cases = explore(flag_values.data_dir, flag_values.output)
     slices, tumour = cases["slices"].sum(), cases["tumour_slices"].sum()
     print(f"{len(cases)} patients, {slices} slices, {tumour} with tumour; see {path}")
@@ -30,18 +33,18 @@ def main(flag_values: flags.FlagValues) -> int:
 
 
 def explore(data_dir, output) -> tuple[Path, pd.DataFrame]:
-    """Writes the page and its figures; returns the path of the page and the table of patients.
+    """Write the page and its figures; return the path of the page and the table of patients.
 
     Raises:
-      UserError: there is no data, it cannot be read, or `output` cannot be written.
+      UserError: there is no data, a file cannot be read, or `output` cannot be written.
     """
     config = default.get_config()
     config.data.dir = str(data_dir)
     folder, path = Path(output) / "figures", Path(output) / "explore.html"
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # before the long reading
-        found = survey(dataset.load_volumes(config.data))
-        path.write_text(explore_page.compose(found, config, folder), encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)  # Fails before the data is read, which takes long.
+        result = survey(dataset.load_volumes(config.data))
+        path.write_text(explore_page.compose(result, config, folder), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write to {output} ({error})", "choose another --output") from error
-    return path, found.cases
+    return path, result.cases

@@ -1,9 +1,10 @@
-"""What one or more runs learnt and how well, as one page: everything in it is read from their workdirs.
+"""HTML report of one or more runs: scores, learning curves, configs and versions, read from the run directories.
 
     python -m lgg_jax report --workdir=W [--workdir=W2 …] --output=DIR
 
-Writes DIR/report.html, which needs nothing else, and the learning curves as PNG in DIR/figures. A run before and one
-after fine-tuning stand side by side. What a workdir does not hold yet, the page says how to make.
+Writes DIR/report.html, a self-contained page, and the learning curves as PNG files in DIR/figures. Several runs are
+columns of the same tables, for example before and after fine-tuning. If a run has no evaluation yet, the page names
+the command that makes it.
 """
 
 from pathlib import Path
@@ -18,23 +19,23 @@ from lgg_jax.pages.runs import read_run
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """Flags of the verb `report`."""
-    flags.DEFINE_multi_string("workdir", None, "A training run; several stand side by side.", flag_values=flag_values)
-    flags.DEFINE_string("output", None, "Folder to write to.", flag_values=flag_values)
+    """Define the flags of the verb `report`."""
+    flags.DEFINE_multi_string("workdir", None, "Report on the run in this folder", flag_values=flag_values)
+    flags.DEFINE_string("output", None, "Write the page to this folder.", flag_values=flag_values)
     flags.mark_flags_as_required(["workdir", "output"], flag_values)
 
 
 def main(flag_values: flags.FlagValues) -> int:
-    """The verb `report`."""
+    """Run the verb `report`."""
     print(f"written: {report(flag_values.workdir, flag_values.output)}")
     return 0
 
 
 def report(workdirs: list[str], output) -> Path:
-    """Writes the page and returns its path.
+    """Write the page and return its path.
 
     Raises:
-      UserError: a folder is no workdir, a file in it is broken, or `output` cannot be written.
+      UserError: a folder is not a run directory, a file in it is broken, or `output` cannot be written.
     """
     folders = list(dict.fromkeys(Path(workdir).absolute() for workdir in workdirs))
     names = [folder.name for folder in folders]

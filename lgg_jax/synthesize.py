@@ -1,11 +1,11 @@
-"""Phantom heads with tumours in the kaggle_3m layout, to try everything without the real data.
+"""Synthetic data: phantom heads with tumours in the kaggle_3m layout, for use without the real data.
 
     python -m lgg_jax synthesize --output=phantoms --patients=20
 
-Each head is made of ellipsoids (scalp, skull, brain, ventricles) roughened by smooth noise, a tumour that is bright on
-FLAIR and dark on T1, with an enhancing ring after contrast in grade III, under a bias field, a gain and noise. Scalp
-and face are as bright as the tumour, so no threshold finds it. None of this is anatomy: a model trained on it is for no
-patient.
+Each head consists of ellipsoids (scalp, skull, brain, ventricles) with irregular surfaces and a tumour. The tumour is
+bright on FLAIR and dark on T1; in grade III it has a ring that enhances after contrast. A bias field, a gain and noise
+are applied to every sequence. Scalp and face are as bright as the tumour, so no threshold segments it. The phantoms
+are not anatomical: never use a model trained on them for a patient.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ CAPS = (0.42, 0.50, 0.46)
 TUMOUR = (0.27, 0.66, 0.30)
 RING = (0.32, 0.62, 0.85)
 
-# The columns of the original data.csv and the codes found in each; age is in years.
+# The columns of the original data.csv and the number of codes in each. Age is in years.
 TABLE = {
     "RNASeqCluster": 4, "MethylationCluster": 5, "miRNACluster": 4, "CNCluster": 3, "RPPACluster": 4,
     "OncosignCluster": 3, "COCCluster": 3, "histological_type": 3, "neoplasm_histologic_grade": 2,
@@ -42,12 +42,17 @@ TABLE = {
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    flags.DEFINE_string("output", None, "New folder to write to.", flag_values=flag_values, required=True)
-    flags.DEFINE_integer("patients", 20, "Number of patients.", lower_bound=1, flag_values=flag_values)
-    flags.DEFINE_integer("seed", 0, "Same seed, same files.", lower_bound=0, flag_values=flag_values)
+    """Define the flags of the verb `synthesize`."""
+    text = "Write the data set to this folder, which must be new or empty."
+    flags.DEFINE_string("output", None, text, flag_values=flag_values, required=True)
+    text = "Generate this number of patients."
+    flags.DEFINE_integer("patients", 20, text, lower_bound=1, flag_values=flag_values)
+    text = "Use this random seed; the same seed gives the same files."
+    flags.DEFINE_integer("seed", 0, text, lower_bound=0, flag_values=flag_values)
 
 
 def main(flag_values: flags.FlagValues) -> int:
+    """Run the verb `synthesize`."""
     try:
         synthesize(flag_values.output, flag_values.patients, flag_values.seed)
     except OSError as error:
@@ -57,14 +62,17 @@ def main(flag_values: flags.FlagValues) -> int:
 
 
 def synthesize(output, patients: int, seed: int = 0) -> None:
-    """Writes patient folders and data.csv to `output`; patient i depends on (seed, i) alone.
+    """Write patient folders and data.csv to `output`. Patient i depends only on (seed, i).
 
-    In every twelve patients one lacks T1, one T1 with contrast and one both: the channel then repeats FLAIR. The fourth
-    has no clinical values. UserError when `output` holds anything.
+    Of every twelve patients, one has no T1, one has no T1 with contrast, and one has neither. The channel of a missing
+    sequence repeats FLAIR, as in the original data. Patient 4 has no clinical values.
+
+    Raises:
+      UserError: `output` exists and is not an empty folder.
     """
     output = Path(output)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise UserError(f"{output} exists and is not an empty folder (--output)", "name a new folder or empty this one")
+        raise UserError(f"{output} exists and is not an empty folder (--output)", "pass a new folder or empty this one")
     output.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(1, patients + 1):
@@ -76,8 +84,8 @@ def synthesize(output, patients: int, seed: int = 0) -> None:
             image[..., channel] = image[..., 1]
         date = f"{rng.integers(1990, 2010)}{rng.integers(1, 13):02d}{rng.integers(1, 29):02d}"
         _write(output / f"{patient}_{date}", image, mask)
-        hidden = 1.0 if number == 4 else 0.08
-        rows.append({"Patient": patient} | {name: "" if rng.random() < hidden else row[name] for name in TABLE})
+        missing = 1.0 if number == 4 else 0.08  # the probability that a value is missing
+        rows.append({"Patient": patient} | {name: "" if rng.random() < missing else row[name] for name in TABLE})
     pd.DataFrame(rows).to_csv(output / "data.csv", index=False)
 
 
@@ -94,7 +102,15 @@ def _write(folder: Path, image: np.ndarray, mask: np.ndarray) -> None:
 
 
 def phantom(rng: np.random.Generator, grade: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image (slice, 256, 256, 3) uint8 and tumour mask (slice, 256, 256) bool of one head, 18 to 22 slices."""
+    """Generate one head with 18 to 22 slices.
+
+    Args:
+      rng: the random numbers of this patient.
+      grade: 2 or 3.
+
+    Returns:
+      The image, (slice, 256, 256, 3) uint8, and the ground-truth mask, (slice, 256, 256) bool.
+    """
     z, y, x = _coordinates(rng)
     rough, fine = _noise(rng, len(z), 5), _noise(rng, len(z), 30)
     brain = np.sqrt(x**2 + y**2 + np.abs(np.where(z > 0, z, 1.25 * z)) ** 3) + 0.02 * rough
@@ -112,7 +128,10 @@ def phantom(rng: np.random.Generator, grade: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _coordinates(rng):
-    """z, y, x, broadcastable to (slice, 256, 256); the head is the unit ball, slices run from the jaw to the crown."""
+    """Return z, y and x, broadcastable to (slice, 256, 256).
+
+    The head is the unit ball. The slices go from the jaw to the crown.
+    """
     slices = rng.integers(18, 23)
     grid = np.linspace(-1, 1, SIZE, dtype=np.float32)
     y, x = np.meshgrid(grid - rng.normal(0, 0.03), grid - rng.normal(0, 0.03), indexing="ij")
@@ -123,10 +142,10 @@ def _coordinates(rng):
 
 
 def _noise(rng, slices: int, cells: int) -> np.ndarray:
-    """Smooth noise (slice, 256, 256) of unit variance with about `cells` bumps along each side."""
+    """Return smooth noise, (slice, 256, 256), of unit variance with about `cells` bumps along each side."""
     field = rng.standard_normal((max(2, cells // 2) + 2, cells + 2, cells + 2), dtype=np.float32)
     for size in (slices, SIZE, SIZE):
-        # einsum adds up in one order wherever it runs, BLAS in an order that may differ between machines.
+        # einsum sums in the same order on every machine; BLAS does not.
         field = np.einsum("ij,jkl->kli", _bumps(size, len(field)), field)
     return field
 
@@ -138,7 +157,7 @@ def _bumps(size: int, cells: int) -> np.ndarray:
 
 
 def _head(z, y, x, brain, rough, fine) -> np.ndarray:
-    """Scalp, skull, brain with cortex, and a patchwork below it in place of a face: (slice, 256, 256, 3) float32."""
+    """Return scalp, skull, brain with cortex, and random patches instead of a face, (slice, 256, 256, 3) float32."""
     head = np.sqrt(x**2 + y**2 + np.abs(np.where(z > 0, z, 0.5 * z)) ** 3) + 0.01 * rough
     image = np.empty((*head.shape, 3), np.float32)
     image[:] = AIR
@@ -158,14 +177,14 @@ def _paint(image, weight, tissue) -> None:
 
 
 def _ventricles(rng, z, y, x, rough) -> np.ndarray:
-    """Below 1 within the two ventricles."""
+    """Return a field that is below 1 inside the two ventricles."""
     width, length = rng.uniform(0.07, 0.13), rng.uniform(0.3, 0.42)
     across = (np.abs(x) - 0.13 - 0.12 * (y + 0.1) ** 2) / width
     return np.sqrt(across**2 + ((y + 0.02) / length) ** 2 + ((z - 0.2) / 0.3) ** 2) + 0.06 * rough
 
 
 def _tumour_depth(rng, z, y, x) -> np.ndarray:
-    """Distance from the tumour's centre in radii, before its outline is roughened."""
+    """Return the distance from the tumour's centre in radii, before noise makes the surface irregular."""
     side, radius = rng.choice((-1, 1)), rng.uniform(0.2, 0.37)
     centre = rng.uniform(-0.1, 0.5), rng.uniform(-0.5, 0.5), side * rng.uniform(0.2, 0.5)
     stretch = rng.uniform(0.8, 1.25, 2)
@@ -175,7 +194,7 @@ def _tumour_depth(rng, z, y, x) -> np.ndarray:
 
 
 def _scan(rng, image) -> np.ndarray:
-    """Partial volume, bias field and texture, gain and noise of each sequence, as uint8."""
+    """Simulate the scanner: partial volume, bias field, texture, gain and noise of each sequence; return uint8."""
     image = ndimage.gaussian_filter(image, (0, 0.8, 0.8, 0))
     field = np.exp(0.15 * _noise(rng, len(image), 2) + 0.05 * _noise(rng, len(image), 40))
     image *= field[..., None] * rng.uniform(100, 200, 3).astype(np.float32)

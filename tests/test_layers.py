@@ -77,7 +77,7 @@ def test_a_module_that_lacks_something_is_no_task(monkeypatch):
     monkeypatch.delattr(segmentation, "pool")
     monkeypatch.delattr(segmentation, "SCORE")
     monkeypatch.setattr(segmentation, "headline", lambda: "")
-    expected = r"segmentation is no Task: SCORE is missing, pool is missing, headline takes 0 arguments, not 1"
+    expected = r"does not provide Task: SCORE is missing, pool is missing, headline takes 0 arguments, not 1"
     with pytest.raises(TypeError, match=expected):
         provides(segmentation, Task)
 
