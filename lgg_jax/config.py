@@ -1,4 +1,4 @@
-"""Configs: the file that makes one, the fields it must have and the range of each.
+"""Configs: loading a config file, its required fields and the range of each field.
 
     config = load("configs/unet.py")
     check_complete(config)
@@ -21,18 +21,18 @@ from ml_collections import config_dict
 from lgg_jax.errors import UserError
 
 _ROOT = Path(__file__).parents[1]
-_LARGEST = float(np.finfo(np.float32).max)  # a larger number would be computed with as infinity
+_LARGEST = float(np.finfo(np.float32).max)  # A larger number would become infinity in float32.
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that a field takes. NaN and infinity are in no range.
+    """The range of a numeric field. NaN and infinity are in no range.
 
     Attributes:
-      low, high: the ends.
-      low_included, high_included: whether the field takes the end itself.
-      whole: whether it takes integers only.
-      entries: None for a single number; for a tuple, how many numbers it has, 0 for any count.
+      low, high: the bounds.
+      low_included, high_included: whether the bound itself is allowed.
+      whole: whether only integers are allowed.
+      entries: None for a single number; for a tuple, its length, or 0 for any length.
     """
 
     low: float
@@ -43,7 +43,7 @@ class Range:
     entries: int | None = None
 
     def holds(self, value: object) -> bool:
-        """Whether a field of this range can have `value`, which may be of any type."""
+        """Return whether `value`, which may have any type, is in the range."""
         if self.entries is None:
             return self._holds_number(value)
         fits = isinstance(value, (tuple, list)) and len(value) == (self.entries or len(value))
@@ -65,35 +65,35 @@ class Range:
         return f"a tuple of {f'{self.entries} ' if self.entries else ''}{kind}s, each {bounds}"
 
 
-# The upper end of these two keeps the step number, and what is computed from it, within 32 bits.
+# The upper bound of these two keeps the step number, and what is computed from it, within 32 bits.
 _COUNT = Range(1, 10**9, whole=True)
 _COUNT_OR_ZERO = Range(0, 10**9, whole=True)
 _POSITIVE = Range(0, low_included=False)
 _NOT_NEGATIVE = Range(0)
-_SHARE = Range(0, 1)  # a probability or a part of a whole
+_FRACTION = Range(0, 1)  # a probability or a fraction
 _BELOW_ONE = Range(0, 1, high_included=False)
 
 RANGES = {
-    "seed": Range(0, 2**32 - 1, whole=True),  # JAX takes the lower 32 bits: a larger seed would repeat a smaller one
+    "seed": Range(0, 2**32 - 1, whole=True),  # JAX uses the lower 32 bits: a larger seed would equal a smaller one.
     "data.size": _COUNT,
     "data.context": _COUNT_OR_ZERO,
-    "data.tumour_fraction": _SHARE,
+    "data.tumour_fraction": _FRACTION,
     "data.test_fraction": _BELOW_ONE,
     "data.validation_fraction": Range(0, 1, low_included=False, high_included=False),
     "data.folds": _COUNT_OR_ZERO,
     "data.fold": _COUNT_OR_ZERO,
     "augment.rotation_degrees": Range(0, 180),
-    "augment.flip_horizontal": _SHARE,
-    "augment.flip_vertical": _SHARE,
+    "augment.flip_horizontal": _FRACTION,
+    "augment.flip_vertical": _FRACTION,
     "augment.crop_scale": dataclasses.replace(_POSITIVE, entries=2),
     "augment.brightness": _NOT_NEGATIVE,
     "augment.contrast": _BELOW_ONE,
-    "augment.bias_field": _SHARE,
+    "augment.bias_field": _FRACTION,
     "augment.bias_field_deviation": _NOT_NEGATIVE,
-    "augment.elastic": _SHARE,
-    "augment.elastic_share": _SHARE,
-    "augment.carve_mix": _SHARE,
-    "augment.missing_sequence": _SHARE,
+    "augment.elastic": _FRACTION,
+    "augment.elastic_share": _FRACTION,
+    "augment.carve_mix": _FRACTION,
+    "augment.missing_sequence": _FRACTION,
     "model.features": _COUNT,
     "model.levels": _COUNT,
     "model.dropout": _BELOW_ONE,
@@ -121,7 +121,7 @@ RANGES = {
     "train.epochs": Range(0, 10**5),
     "train.minutes": Range(0, 10**5),
     "train.start_size": _COUNT_OR_ZERO,
-    "train.start_share": _SHARE,
+    "train.start_share": _FRACTION,
     "train.log_every": _COUNT,
     "train.eval_every": _COUNT,
     "train.checkpoint_every": _COUNT,
@@ -130,15 +130,18 @@ RANGES = {
     "eval.finer": dataclasses.replace(_COUNT, entries=0),
     "eval.threshold": _BELOW_ONE,
 }
-# What fields other than numbers hold, by the type of the default in JSON.
-_TYPES = {bool: "True or False", str: "a text", list: "a tuple of texts in quotes, such as ('a', 'b')"}
+# Descriptions of the values of other fields, by the type of the default in JSON.
+_TYPES = {bool: "True or False", str: "a string", list: "a tuple of strings in quotes, such as ('a', 'b')"}
 
 
 def load(path: str) -> ml_collections.ConfigDict:
-    """Return what `get_config` of a config file returns; after "FILE:", `path` may have an argument for it.
+    """Return the config that `get_config` of a config file returns.
+
+    Args:
+      path: the file, or "FILE:ARGUMENT" to call `get_config(ARGUMENT)`.
 
     Raises:
-      UserError: there is no such file, or it fails, or it returns something else than a ConfigDict.
+      UserError: the file does not exist, raises an exception, or does not return a ConfigDict of JSON values.
     """
     path, *argument = path.split(":", 1)
     if not Path(path).is_file():
@@ -147,23 +150,26 @@ def load(path: str) -> ml_collections.ConfigDict:
     try:
         get_config = runpy.run_path(os.path.abspath(path)).get("get_config")
         config = get_config(*argument) if get_config else None
-    except Exception as error:  # A config file is the user's own code: it can raise anything.
+    except Exception as error:  # A config file is the user's code and can raise any exception.
         raise UserError(f"config file {path}{_cause(error, os.path.abspath(path))}", "correct the file") from error
     if get_config is None:
         raise UserError(f"config file {path} has no get_config", remedy)
-    if type(config) is not ml_collections.ConfigDict:  # nor a FrozenConfigDict: flags change fields
+    if type(config) is not ml_collections.ConfigDict:  # A FrozenConfigDict is refused too: flags change fields.
         returned = "None" if config is None else f"a value of type {type(config).__name__}"
         raise UserError(f"config file {path}: get_config returned {returned}", remedy)
     try:
-        config.lock().to_json()  # as config.json will have it
+        config.lock().to_json()  # as it will be written to config.json
     except (TypeError, config_dict.RequiredValueError) as error:
         wrong = f"config file {path}: a field cannot be written as JSON ({error})"
-        raise UserError(wrong, "set each to a number, a text, True, False or a tuple of these") from error
+        raise UserError(wrong, "set each field to a number, a string, True, False or a tuple of these") from error
     return config
 
 
 def _cause(error: Exception, path: str) -> str:
-    """", line 3: ZeroDivisionError: division by zero": the last line of the file at `path` that ran, and the error."""
+    """Describe an error of the config file at `path`, such as ", line 3: ZeroDivisionError: division by zero".
+
+    The line is the last line of this file in the traceback.
+    """
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     if isinstance(error, SyntaxError) and error.filename == path:
         lines = [error.lineno]
@@ -173,7 +179,7 @@ def _cause(error: Exception, path: str) -> str:
 
 
 def check_complete(config: ml_collections.ConfigDict) -> None:
-    """Raise UserError if fields are missing, as in a config file that was not made from the default."""
+    """Raise UserError if fields are missing, for example because the config is not based on configs/default.py."""
     missing = sorted(default_fields().keys() - fields_of(config).keys())
     if missing:
         listing = ", ".join(missing[:4]) + ", …" * (len(missing) > 4)
@@ -182,7 +188,7 @@ def check_complete(config: ml_collections.ConfigDict) -> None:
 
 
 def check_ranges(config: ml_collections.ConfigDict) -> None:
-    """Raise UserError if a field has a value outside its range or of another type than its default."""
+    """Raise UserError if the value of a field is out of range or has another type than the default."""
     values = traverse_util.flatten_dict(config.to_dict(), sep=".")
     for name, numbers in RANGES.items():
         if not numbers.holds(values[name]):
@@ -196,19 +202,19 @@ def check_ranges(config: ml_collections.ConfigDict) -> None:
 
 
 def _same_type(value: object, default: str | bool | list) -> bool:
-    if isinstance(default, list):  # a tuple, as JSON has it
+    if isinstance(default, list):  # JSON has a list where the config has a tuple.
         return isinstance(value, (tuple, list)) and all(isinstance(entry, str) for entry in value)
     return isinstance(value, type(default))
 
 
 def default_fields() -> dict:
-    """Return the fields of configs/default.py; {} if that file, which is outside the package, is not installed."""
+    """Return the fields of configs/default.py, or {} if that file, which is outside the package, is not installed."""
     path = _ROOT / "configs" / "default.py"
     return fields_of(runpy.run_path(str(path))["get_config"]()) if path.exists() else {}
 
 
 def fields_of(config: ml_collections.ConfigDict) -> dict:
-    """Return {"data.size": 256, …}: the fields as config.json has them."""
+    """Return the fields with the values that config.json has, as {"data.size": 256, …}."""
     return traverse_util.flatten_dict(json.loads(config.to_json()), sep=".")
 
 

@@ -1,21 +1,23 @@
-"""A finished run as files that other programs load, without this package, its config or a checkpoint.
+"""Export of a trained run to files that load without this package, its config and its checkpoint.
 
     python -m lgg_jax export --workdir=W --output=DIR
 
-    DIR/model.stablehlo     for JAX on cpu, cuda and tpu, the weights in it
-    DIR/saved_model/        the same for TensorFlow and its Serving; signature "serving_default"
-    DIR/preprocess.json     every input and output, how a scan becomes the inputs, thresholds, versions, sha256
+    DIR/model.stablehlo     the model with its weights, for JAX on cpu, cuda and tpu
+    DIR/saved_model/        the same for TensorFlow and TensorFlow Serving; signature "serving_default"
+    DIR/preprocess.json     inputs, outputs, preprocessing, post-processing, thresholds, versions and SHA-256
 
-Loading takes jax, numpy and flatbuffers alone (`graph.load` is these two lines):
+Loading model.stablehlo needs only jax, numpy and flatbuffers:
 
     exported = jax.export.deserialize(bytearray(pathlib.Path("DIR/model.stablehlo").read_bytes()))
     outputs = exported.call({"images": images, "middle": middle, "spread": spread})
 
-`images` is (slice, side, side, channel) float32: raw intensities in the square around the head, any number of slices,
-any side. In the graph: normalising by the volume's `middle` and `spread` (channel,), resizing to the network's grids
-and back, neighbouring slices, flips, sigmoid; so "probability" is (slice, side, side) on the scan's own pixels. Not in
-it: finding the head and its statistics, image processing of a whole volume (`graph.inputs` here; in words in
-preprocess.json), and the clean-up of a mask.
+`images` is (slice, side, side, channel) float32: raw intensities in the square around the head, for any number of
+slices and any side. `middle` and `spread` are (channel,) float32: statistics of the whole volume.
+outputs["probability"] is (slice, side, side) float32, in the same square.
+
+The exported function normalises, resizes to the network's grids and back, adds neighbouring slices, and applies
+test-time augmentation and the sigmoid. It does not compute the square, `middle` and `spread`, and it does not
+post-process the mask: `graph.inputs` and `Postprocessing.mask` do, and preprocess.json describes how.
 """
 
 import hashlib
@@ -39,47 +41,53 @@ from lgg_jax.inference.predictor import Predictor, case_probability
 from lgg_jax.tasks import classification
 from lgg_jax.tasks.preparation import restored
 
-_PATIENTS = 2  # that are compared
-_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}  # of a probability, between compilers of the same operations
-_LIKE_EVALUATE = 1e-2  # to `evaluate`, which keeps its slices in half precision
+_PATIENTS = 2  # number of patients to compare
+# Largest accepted difference of a probability between the artefacts and the restored model. Compilers of the same
+# operations round differently.
+_TOLERANCE = {"float32": 1e-4, "bfloat16": 2e-2}
+_EVALUATE_TOLERANCE = 1e-2  # between the artefacts and `evaluate`, which stores slices in half precision
 
 _INPUTS = {
-    "images": "raw intensities in the square of the sequences in `channels` below, slices of one volume in anatomical"
-    " order, all or some of them",
-    "middle": "median of each channel over the brain, in the whole volume",
-    "spread": "(third - first quartile) / 1.349 of each channel over the brain; at least 0.001 |middle| and 1e-6",
-    "clinical": "clinical values and mask features, encoded as `clinical` below has it: for each column the value"
-    " (number: (x - mean) / deviation; category: one of n ones), then 1 if it is missing, else 0",
+    "images": "Raw intensities in the square, with the sequences listed in `channels`. All or some slices of one volume"
+    " in anatomical order.",
+    "middle": "Median of each channel over the brain in the whole volume.",
+    "spread": "(third quartile - first quartile) / 1.349 of each channel over the brain in the whole volume; at least"
+    " 0.001 * |middle| and at least 1e-6.",
+    "clinical": "Clinical values and mask features, encoded as described in `clinical`. Each column has its value"
+    " (number: (x - mean) / deviation; category: one-hot), followed by 1 if the value is missing and 0 otherwise.",
 }
 _OUTPUTS = {
-    "probability": "of tumour in each pixel of the square",
-    "logit": "of the answer about each slice; a patient's is the mean over its slices with tumour",
+    "probability": "Tumour probability of each pixel of the square.",
+    "logit": "Logit of the label of each slice. The logit of a patient is the mean over the slices with tumour.",
 }
 _STEPS = [
-    "head: FLAIR above the threshold of minimum cross entropy (Li & Lee 1993) of every second row and column of the"
-    " volume",
-    "square: the rows and columns where, in some slice, the head is at least a quarter as wide as at its widest (95th"
-    " percentile), made square around their middle and wider by 2 % of its side each way; the whole image without"
-    " `crop`; around the tumour for region `crop`. The same for all slices; beyond the image its edge pixels repeat",
-    "brain: in each slice the head with its holes filled, deeper than 8 % of the square root of the largest slice's"
-    " head area, and within the head; the head where nothing is that deep",
-    "after it: the mask is probability >= threshold, set back where the square was, zero elsewhere; with"
-    " largest_component only one connected part of the volume, corners included: of those that cover at most a third of"
-    " the head in their slices, if any does, and have at least a fifth of the largest one's pixels, the part with the"
-    " highest mean log-odds log(p / (1 - p)), p clipped to 0.0001 to 0.9999; with fill_holes what a slice's outline"
-    " encloses is tumour too",
+    "head: The pixels in which FLAIR is above the minimum cross-entropy threshold (Li & Lee 1993), which is computed"
+    " on every second row and column of the volume.",
+    "square: The rows and columns in which the head, in some slice, is at least a quarter as wide as at its widest"
+    " place (95th percentile), extended to a square with the same centre and then by 2 % of its side in each direction."
+    " Without `crop`, the square is the whole image. With region `crop`, it is around the tumour. All slices have the"
+    " same square. Outside the image, edge pixels are repeated.",
+    "brain: The holes of the head are filled in each slice. The brain is the part of the head that is deeper than 8 %"
+    " of the square root of the head area of the slice with the largest head area. If there is no such part, the brain"
+    " is the head.",
+    "mask: After the model, the mask is probability >= threshold at the place of the square, and zero elsewhere. If"
+    " largest_component is true, one connected component of the volume is kept; pixels that share a corner are"
+    " connected. Components that cover more than a third of the head in their slices are excluded, unless all do. Of"
+    " the remaining ones, those with less than a fifth of the pixels of the largest are excluded. The component with"
+    " the highest mean log-odds log(p / (1 - p)) is kept, with p clipped to 0.0001 to 0.9999. If fill_holes is true,"
+    " the pixels that the mask encloses in a slice are added.",
 ]
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """Flags of the verb `export`."""
-    flags.DEFINE_string("workdir", None, "The training run.", flag_values=flag_values)
-    flags.DEFINE_string("output", None, "Folder for the artefacts.", flag_values=flag_values)
+    """Define the flags of the verb `export`."""
+    flags.DEFINE_string("workdir", None, "Export the run in this folder.", flag_values=flag_values)
+    flags.DEFINE_string("output", None, "Write the files to this folder.", flag_values=flag_values)
     flags.mark_flags_as_required(["workdir", "output"], flag_values)
 
 
 def main(flag_values: flags.FlagValues) -> int:
-    """The verb `export`."""
+    """Run the verb `export`."""
     output = export(flag_values.workdir, flag_values.output)
     size = (output / "model.stablehlo").stat().st_size / 1e6
     print(f"written: {output}/model.stablehlo ({size:.1f} MB with the weights), saved_model/, preprocess.json")
@@ -87,10 +95,11 @@ def main(flag_values: flags.FlagValues) -> int:
 
 
 def export(workdir: str | Path, output: str | Path) -> Path:
-    """Writes the best weights of a run as artefacts, loads them back, and compares; returns the folder.
+    """Export the best weights of a run, load the files and compare them with the run; return the folder.
 
     Raises:
-      UserError: no finished run, region "masked", a folder that cannot be written, or artefacts that differ.
+      UserError: the training is not complete, `data.region` is "masked", `output` cannot be written, or a file differs
+        from the run.
     """
     workdir, output = Path(workdir), Path(output)
     config = workdir_lib.read_config(workdir)
@@ -103,7 +112,7 @@ def export(workdir: str | Path, output: str | Path) -> Path:
     exported = graph.to_stablehlo(function, encoder.width if encoder else 0, len(config.data.channels))
     try:
         output.mkdir(parents=True, exist_ok=True)
-        (output / "preprocess.json").unlink(missing_ok=True)  # it is there only beside artefacts that were compared
+        (output / "preprocess.json").unlink(missing_ok=True)  # It only exists if the comparison succeeded.
         (output / "model.stablehlo").write_bytes(exported.serialize())
         graph.save_tensorflow(exported, output / "saved_model")
     except OSError as error:
@@ -116,51 +125,62 @@ def export(workdir: str | Path, output: str | Path) -> Path:
 
 
 def compare(output: Path, run: segmenter.Restored, workdir: Path, function: graph.Function) -> dict:
-    """The largest difference of a probability: artefacts to the restored model, and to what `evaluate` computes.
+    """Return the largest differences of a probability between the exported files and the run.
+
+    Args:
+      output: the folder with the exported files.
+      run: the restored run.
+      workdir: the run directory.
+      function: the exported function in JAX.
+
+    Returns:
+      {"model.stablehlo", "saved_model"}: differences to `function`. {"evaluate"}: the difference of model.stablehlo to
+      what `evaluate` computes; only if the data of the validation patients is available.
 
     Raises:
-      UserError: one is above what rounding explains.
+      UserError: a difference is larger than rounding explains.
     """
     reference, loaded = jax.jit(function), graph.load(output / "model.stablehlo")
     served = tf.saved_model.load(str(output / "saved_model")).signatures["serving_default"]
-    found = {"model.stablehlo": 0.0, "saved_model": 0.0}
+    largest = {"model.stablehlo": 0.0, "saved_model": 0.0}
     for values, case in examples(run, workdir):
         expected, outputs = reference(values), dict(loaded(values))
-        found["model.stablehlo"] = max(found["model.stablehlo"], _difference(outputs, expected))
+        largest["model.stablehlo"] = max(largest["model.stablehlo"], _difference(outputs, expected))
         tensors = served(**{name: tf.constant(x) for name, x in values.items()})
-        found["saved_model"] = max(found["saved_model"], _difference(tensors, expected))
+        largest["saved_model"] = max(largest["saved_model"], _difference(tensors, expected))
         if case is not None:
             if "probability" in outputs:
                 outputs["probability"] = volume.input_grid(np.asarray(outputs["probability"]), case.geometry)
             difference = _difference(outputs, evaluated(run, case))
-            found["evaluate"] = max(found.get("evaluate", 0.0), difference)
-    print("largest difference of a probability: " + ", ".join(f"{name} {value:.1e}" for name, value in found.items()))
+            largest["evaluate"] = max(largest.get("evaluate", 0.0), difference)
+    print("largest difference of a probability: " + ", ".join(f"{name} {value:.1e}" for name, value in largest.items()))
     limit = _TOLERANCE[run.config.model.dtype]
-    limits = {"evaluate": max(_LIKE_EVALUATE, limit)}
-    wrong = [name for name in found if not found[name] <= limits.get(name, limit)]  # NaN is wrong as well
+    limits = {"evaluate": max(_EVALUATE_TOLERANCE, limit)}
+    # `not <=` instead of `>`, so that NaN is an error too.
+    wrong = [name for name in largest if not largest[name] <= limits.get(name, limit)]
     if wrong:
         raise UserError(f"{output}: {', '.join(wrong)} differs from the restored model", "do not use these files")
-    return found
+    return largest
 
 
 def examples(run: segmenter.Restored, workdir: Path) -> list[tuple[dict, Case | None]]:
-    """Inputs of validation patients with their cases; random inputs, and None, where the run's data is not there."""
+    """Return (inputs, case) of validation patients, or random inputs and None if their data is not available."""
     config = run.config
     folders = [folder for folder in (config.data.dir, config.data.get("segmentation_workdir")) if folder]
     members = splits_lib.members(splits_lib.read_splits(workdir / "splits.json"), "validation")
-    patients, found = dict(list(members.items())[:_PATIENTS]), []
+    patients, pairs = dict(list(members.items())[:_PATIENTS]), []
     if patients and folders and all(Path(folder).is_dir() for folder in folders):
         prepare = run.task.preparation(config, workdir, segmenter.predicted_masks(config), None).prepare
         for case in dataset.load_cases(config, prepare, patients):
             values = graph.inputs(case.scan, case.geometry, config.data.channels)
             values["images"] = values["images"][np.isin(case.scan.slice_index, case.slice_index)]
             clinical = {"clinical": np.tile(case.clinical, (len(case.images), 1))} if len(case.clinical) else {}
-            found.append((values | clinical, case))
-    return found or [(_random(clinical_encoder(run, workdir), len(config.data.channels)), None)]
+            pairs.append((values | clinical, case))
+    return pairs or [(_random(clinical_encoder(run, workdir), len(config.data.channels)), None)]
 
 
 def _random(encoder: tabular.Encoder | None, channels: int) -> dict[str, np.ndarray]:
-    print("no validation patient's data is there: comparing on random slices")
+    print("the data of the validation patients is not available: comparing on random slices")
     rng = np.random.default_rng(0)
     middle, spread = [100, 110, 120, 130][:channels], [30, 40, 50, 60][:channels]
     values = {"images": rng.uniform(0, 255, (3, 100, 100, channels)), "middle": middle, "spread": spread}
@@ -170,25 +190,25 @@ def _random(encoder: tabular.Encoder | None, channels: int) -> dict[str, np.ndar
 
 
 def evaluated(run: segmenter.Restored, case: Case) -> dict[str, np.ndarray]:
-    """What `evaluate` scores: "probability" (slice, height, width) on the scan's grid, "logit" (row,)."""
+    """Return what `evaluate` scores: "probability" (slice, height, width) on the scan's grid and "logit" (row,)."""
     predict, outputs, chosen = run.predictor(), run.task.OUTPUTS, run.chosen
     clinical = [np.tile(case.clinical, (len(case.images), 1))] if "label" in outputs else []
 
     def output(name: str) -> Predictor:
-        def one(variables: dict, images: np.ndarray) -> np.ndarray:
-            found = predict(variables, images, *clinical)
-            return found[name] if len(outputs) > 1 else found
+        def predict_output(variables: dict, images: np.ndarray) -> np.ndarray:
+            result = predict(variables, images, *clinical)
+            return result[name] if len(outputs) > 1 else result
 
-        return one
+        return predict_output
 
     if outputs == ("label",):
         return {"logit": classification.case_logits(predict, run.variables, case, chosen.flip_tta)}
-    found = {"probability": case_probability(output("mask"), run.variables, case, chosen.flip_tta, chosen.finer)}
-    return found | ({"logit": output("label")(run.variables, case.images)} if "label" in outputs else {})
+    result = {"probability": case_probability(output("mask"), run.variables, case, chosen.flip_tta, chosen.finer)}
+    return result | ({"logit": output("label")(run.variables, case.images)} if "label" in outputs else {})
 
 
 def _difference(outputs: dict, expected: dict) -> float:
-    """The largest over all outputs; logits count as probabilities."""
+    """Return the largest absolute difference over all outputs. Logits are converted to probabilities first."""
 
     def probability(name: str, values) -> np.ndarray:
         values = np.asarray(values, np.float64)
@@ -200,7 +220,7 @@ def _difference(outputs: dict, expected: dict) -> float:
 
 
 def describe(exported: jax.export.Exported, config: ml_collections.ConfigDict, encoder: tabular.Encoder | None) -> dict:
-    """What preprocess.json says of inputs and outputs, and how to come from one and to the other."""
+    """Return the entries of preprocess.json on inputs, outputs, preprocessing and post-processing."""
     data = config.data
     outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     return {
@@ -219,7 +239,7 @@ def _aval(aval) -> dict:
 
 
 def clinical_encoder(run: segmenter.Restored, workdir: Path) -> tabular.Encoder | None:
-    """How the run's clinical values become numbers; None where it takes none."""
+    """Return the encoder of the run's clinical values; None if the run uses none."""
     if not run.config.data.get("tabular"):
         return None
     return restored(run.config, workdir).encoder

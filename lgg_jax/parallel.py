@@ -1,9 +1,9 @@
-"""Devices and hosts: the only file that knows them.
+"""Data parallelism over devices and hosts. No other module uses pmap, devices or process indices.
 
-    step = parallel.map_step(train_step)                  # train_step is written for one device's share
+    step = parallel.map_step(train_step)                  # train_step processes the shard of one device
     state, metrics = step(state, parallel.shard(batch))   # state: an ordinary pytree, replicated
 
-State goes in and out unsplit (`in_axes=None`): JAX replicates it, and there is no device axis to add or strip.
+The state has no device axis (`in_axes=None`): JAX replicates it.
 """
 
 import collections
@@ -20,25 +20,28 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from lgg_jax.errors import UserError
 
 AXIS = "batch"
-# Seconds that a process waits for the others when it ends. Where an error ends it alone, they wait for it in turn, and
-# JAX's five minutes would only pass.
-_PATIENCE = 60
+# Seconds that a process waits for the others when it ends. If an error ends one process, the others never finish, and
+# the five minutes of JAX's default would be wasted.
+_SHUTDOWN_SECONDS = 60
 
 
 def initialize() -> None:
-    """Joins the other processes of a multi-host run.
+    """Join the other processes of a multi-host run. Call it before any computation.
 
-    Where JAX_COORDINATOR_ADDRESS is set, with JAX_NUM_PROCESSES and JAX_PROCESS_ID; else JAX finds out from Slurm,
-    Kubernetes or the TPU runtime. Call before any computation.
+    If JAX_COORDINATOR_ADDRESS is set, the number of processes is JAX_NUM_PROCESSES and the index of this process is
+    JAX_PROCESS_ID. Otherwise, JAX gets all three from Slurm, Kubernetes or the TPU runtime.
+
+    Raises:
+      UserError: there is no cluster, or JAX_NUM_PROCESSES or JAX_PROCESS_ID is not a number.
     """
     address = os.environ.get("JAX_COORDINATOR_ADDRESS")
     if address is None:
         try:
-            jax.distributed.initialize(shutdown_timeout_seconds=_PATIENCE)
-        except ValueError as error:  # what JAX raises where it finds no cluster
+            jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN_SECONDS)
+        except ValueError as error:  # JAX raises it if it finds no cluster.
             raise UserError(
                 f"--distributed, but no Slurm, Kubernetes or TPU slice was found ({error})",
-                "leave it out on one machine, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
+                "omit it on one machine, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID",
             ) from error
         return
     try:
@@ -48,26 +51,28 @@ def initialize() -> None:
             f"JAX_COORDINATOR_ADDRESS is set, but JAX_NUM_PROCESSES or JAX_PROCESS_ID is not a number ({error})",
             "set all three in every process",
         ) from error
-    # Else JAX looks for a cluster all the same and, under Slurm, leaves the process one of its GPUs.
+    # With cluster detection, JAX under Slurm would restrict the process to one of its GPUs.
     jax.distributed.initialize(
-        address, processes, index, cluster_detection_method="deactivate", shutdown_timeout_seconds=_PATIENCE
+        address, processes, index, cluster_detection_method="deactivate", shutdown_timeout_seconds=_SHUTDOWN_SECONDS
     )
 
 
 def map_step(step: Callable) -> Callable:
-    """(state, batch) → (state, metrics) over all devices; the old state's memory is reused for the new one.
+    """Map a training step over all devices: (state, sharded batch) → (state, metrics).
 
-    Not across hosts: there pmap spreads a first state over the local devices and deletes it, although the copy on the
-    first device shares its memory.
+    On one host, the memory of the old state is reused for the new one (donation). Across hosts it is not: pmap
+    replicates the first state over the local devices and deletes it, although the copy on the first device shares its
+    memory.
     """
     donated = (0,) if jax.process_count() == 1 else ()
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=donated)
 
 
-def replicated(state):
-    """The state placed as `map_step` gives it back: the step would else be compiled once for the first and once again.
+def replicate(state):
+    """Replicate the state over the devices, as `map_step` returns it.
 
-    As it is across hosts, where pmap spreads it.
+    Without it, the step would be compiled twice: for the initial state and for a state that a step returned. Across
+    hosts, the state is returned unchanged, because pmap replicates it.
     """
     if jax.process_count() > 1:
         return state
@@ -75,22 +80,25 @@ def replicated(state):
 
 
 def map_local(function: Callable) -> Callable:
-    """(variables, rows) → rows over this host's devices only: nothing waits for other hosts."""
+    """Map a function over the devices of this host: (variables, sharded rows) → sharded rows.
+
+    It does not synchronise with other hosts.
+    """
     return jax.pmap(function, in_axes=(None, 0), devices=jax.local_devices())
 
 
 def shard(batch):
-    """Splits every (rows, …) array of this host over its devices: (devices, rows / devices, …)."""
+    """Shard every (rows, …) array of this host over its devices: (devices, rows / devices, …)."""
     devices = local_devices()
     return jax.tree.map(lambda x: x.reshape(devices, len(x) // devices, *x.shape[1:]), batch)
 
 
 def check_batch(batch_size: int, accumulation: int) -> None:
-    """UserError where the global batch cannot be shared out evenly."""
+    """Raise UserError if the global batch cannot be divided evenly between devices and accumulation parts."""
     parts = jax.device_count() * accumulation
     if batch_size % parts:
         raise UserError(
-            f"config.train.batch_size={batch_size} cannot be split over {jax.device_count()} devices"
+            f"config.train.batch_size={batch_size} cannot be split evenly over {jax.device_count()} devices"
             f" × {accumulation} accumulation parts",
             f"choose a multiple of {parts}",
         )
@@ -101,101 +109,108 @@ all_mean = partial(jax.lax.pmean, axis_name=AXIS)
 
 
 def device_key(key: jax.Array) -> jax.Array:
-    """Inside a mapped step: a key that differs between devices."""
+    """Return a random key that differs between devices. Call it inside a mapped step."""
     return jax.random.fold_in(key, jax.lax.axis_index(AXIS))
 
 
 def to_local(tree):
-    """A replicated tree as it lies on this host's first device: usable without the other hosts."""
+    """Return the copy of a replicated tree on this host's first device. It is usable without the other hosts."""
     return jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
 
 
 def single_device_sharding() -> jax.sharding.Sharding:
-    """The placement of an array on this host's first device."""
+    """Return the sharding of an array on this host's first device."""
     return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
 def portable(tree):
-    """The tree as a checkpoint takes it: across hosts as NumPy, for Orbax refuses what only one host addresses."""
+    """Return the tree in the form that a checkpoint stores.
+
+    Across hosts it has NumPy arrays, because Orbax refuses JAX arrays that only one host can address.
+    """
     return tree if jax.process_count() == 1 else jax.tree.map(np.array, tree)
 
 
 def gather(rows: np.ndarray) -> np.ndarray:
-    """(n, …) float rows of every host, one after another in the order of the hosts; n may differ, all must call."""
+    """Return the rows of all hosts, concatenated in the order of the hosts. Every host must call it.
+
+    Args:
+      rows: (n, …) float; n may differ between hosts.
+    """
     if jax.process_count() == 1:
         return rows
     counts = multihost_utils.process_allgather(np.array([len(rows)])).ravel()
     padded = np.zeros((counts.max(), *rows.shape[1:]), rows.dtype)
     padded[: len(rows)] = rows
-    everything = multihost_utils.process_allgather(padded)
-    return np.concatenate([block[:count] for block, count in zip(everything, counts, strict=True)])
+    gathered = multihost_utils.process_allgather(padded)
+    return np.concatenate([block[:count] for block, count in zip(gathered, counts, strict=True)])
 
 
 def local_devices() -> int:
-    """The number of this host's devices."""
+    """Return the number of this host's devices."""
     return jax.local_device_count()
 
 
-def described() -> str:
-    """All devices of the run in words: "8 × tpu (TPU v4)"."""
+def describe_devices() -> str:
+    """Return a description of all devices of the run, such as "8 × tpu (TPU v4)"."""
     kinds = collections.Counter(f"{device.platform} ({device.device_kind})" for device in jax.devices())
     return ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
 
 
 def on_cpu() -> bool:
-    """Whether the computation runs on CPUs."""
+    """Return whether the computation runs on CPUs."""
     return jax.default_backend() == "cpu"
 
 
-def my_share(items: list) -> list:
-    """Every k-th item, for the k hosts."""
+def host_items(items: list) -> list:
+    """Return the items of this host: with k hosts, every k-th item."""
     return items[jax.process_index() :: jax.process_count()]
 
 
 def host() -> tuple[int, int]:
-    """This host's number and how many there are."""
+    """Return the index of this host and the number of hosts."""
     return jax.process_index(), jax.process_count()
 
 
 def from_first_host(value: int) -> int:
-    """The first host's value, on every host."""
+    """Return the value of the first host. Every host must call it."""
     return int(multihost_utils.broadcast_one_to_all(np.array(value))) if jax.process_count() > 1 else value
 
 
 def is_first_host() -> bool:
-    """Whether this host writes logs and pictures."""
+    """Return whether this is the first host, which prints and writes files."""
     return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-    """Waits until every host has come here."""
+    """Wait until every host has called `barrier` with this name."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 class Preemption:
-    """Knows whether the run was asked to stop (SIGTERM, as Slurm, Kubernetes and TPU maintenance send it).
+    """Context manager that catches SIGTERM, which Slurm, Kubernetes and TPU maintenance send to stop a run.
 
-    Across hosts all see it at the same step, through JAX's preemption service, which has the signal then.
+    Across hosts, JAX's preemption service handles the signal, and all hosts stop at the same step.
     """
 
     def __init__(self):
-        self._asked = False
+        self._received = False
 
     def __enter__(self) -> "Preemption":
         if jax.process_count() == 1:
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            self._before = signal.signal(signal.SIGTERM, self._receive)
         return self
 
     def __exit__(self, *_):
         if jax.process_count() == 1:
             signal.signal(signal.SIGTERM, self._before)
 
-    def _note(self, _signal, _frame):
-        self._asked = True
+    def _receive(self, _signal, _frame):
+        self._received = True
 
     def reached(self, step: int) -> bool:
-        """True once the run should save and end after `step`."""
+        """Return whether the run must save and stop after `step`."""
         if jax.process_count() == 1:
-            return self._asked
+            return self._received
         return multihost_utils.reached_preemption_sync_point(step)

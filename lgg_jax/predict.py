@@ -1,12 +1,16 @@
-"""New scans outlined, and graded where a grade run is given: masks in the scans' own format and on their own grid.
+"""Segmentation and grading of new scans. The masks have the format and the pixel grid of the scans.
 
     python -m lgg_jax predict --workdir=W [--workdir=W2 …] --input=PATH --output=DIR
     python -m lgg_jax predict --workdir=W --grade_workdir=G --clinical=cases.csv --input=PATH --output=DIR
 
 PATH is a kaggle_3m folder of TIFF slices, a NIfTI file or folder, a DICOM series, or a folder of any of these. Several
-workdirs are an ensemble. DIR gets a folder a scan (mask, overlay.png, with --probability the probability as well) and
-predictions.csv, a row a scan. A scan that cannot be read is listed there and the others are still done; exit code 2.
-A --workdir of configs/multitask.py grades as well, where no --grade_workdir is given.
+workdirs are an ensemble.
+
+DIR/predictions.csv has one row per scan. DIR/<patient>/ has the mask, overlay.png, and with --probability the tumour
+probability of every pixel.
+
+If a scan cannot be read, its row in predictions.csv has the error, the other scans are still processed, and the exit
+code is 2. Runs of configs/multitask.py segment and grade; they need no --grade_workdir.
 """
 
 import collections
@@ -33,35 +37,41 @@ from lgg_jax.metrics.segmentation import missing_sequences
 from lgg_jax.scans.scan import Scan
 from lgg_jax.segmenter import Grader, Segmenter, gives_grade, load_grader, load_segmenter
 
-# Of predictions.csv. tumour_ml is empty where spacing_mm (slices × rows × columns) is "unknown".
+# Columns of predictions.csv. tumour_ml is empty if spacing_mm (slices × rows × columns) is "unknown".
 COLUMNS = ("patient", "input", "mask", "slices", "tumour_slices", "tumour_pixels", "tumour_ml", "spacing_mm",
            "missing_sequences")  # fmt: skip
 GRADE_COLUMNS = ("grade_3_probability", "grade")
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """Flags of the verb `predict`."""
-    flags.DEFINE_multi_string("workdir", None, "A run that outlines; several: their mean.", flag_values=flag_values)
-    flags.DEFINE_string("input", None, "A scan, or a folder of scans.", flag_values=flag_values)
-    flags.DEFINE_string("output", None, "Folder for what is found.", flag_values=flag_values)
-    flags.DEFINE_multi_string("grade_workdir", [], "A run that grades; several: their mean.", flag_values=flag_values)
-    flags.DEFINE_string("clinical", "", "Table with a column patient: values for the grade.", flag_values=flag_values)
-    flags.DEFINE_bool("probability", False, "Write the probability of every pixel too.", flag_values=flag_values)
-    flags.DEFINE_float("max_gigabytes", 4.0, "Largest sequence, unpacked.", lower_bound=0, flag_values=flag_values)
+    """Define the flags of the verb `predict`."""
+    text = "Segment with the run in this folder; the probabilities of several runs are averaged"
+    flags.DEFINE_multi_string("workdir", None, text, flag_values=flag_values)
+    text = "Read this scan, or every scan in this folder."
+    flags.DEFINE_string("input", None, text, flag_values=flag_values)
+    flags.DEFINE_string("output", None, "Write masks and predictions.csv to this folder.", flag_values=flag_values)
+    text = "Grade with the run in this folder; the logits of several runs are averaged"
+    flags.DEFINE_multi_string("grade_workdir", [], text, flag_values=flag_values)
+    text = "Read clinical values for the grade from this CSV file with a column `patient`."
+    flags.DEFINE_string("clinical", "", text, flag_values=flag_values)
+    text = "Also write the tumour probability of every pixel."
+    flags.DEFINE_bool("probability", False, text, flag_values=flag_values)
+    text = "Refuse a sequence of more than this many GB after decompression."
+    flags.DEFINE_float("max_gigabytes", 4.0, text, lower_bound=0, flag_values=flag_values)
     flags.mark_flags_as_required(["workdir", "input", "output"], flag_values)
 
 
 def main(flag_values: flags.FlagValues) -> int:
-    """The verb `predict`: 2 where some scan could not be done."""
+    """Run the verb `predict`; return 2 if a scan failed, otherwise 0."""
     f, output = flag_values, Path(flag_values.output)
     check_paths(Path(f.input), output)
     if f.clinical and not f.grade_workdir:
-        raise UserError("--clinical without --grade_workdir: an outline takes no clinical values", "pass both or none")
+        raise UserError("--clinical without --grade_workdir: segmentation uses no clinical values", "pass both or none")
     with warnings_as_lines():
         sources = without_copies(scans.find_scans(f.input, f.max_gigabytes))
         clinical = clinical_table(Path(f.clinical)) if f.clinical else None
         segmenter = load_segmenter(f.workdir)
-        graders = f.grade_workdir or list(filter(grades_too, f.workdir))
+        graders = f.grade_workdir or list(filter(also_grades, f.workdir))
         grader = load_grader(graders) if graders else None
         try:
             output.mkdir(parents=True, exist_ok=True)
@@ -74,7 +84,7 @@ def main(flag_values: flags.FlagValues) -> int:
     print(f"written: {output}/predictions.csv, {len(done)} of {len(rows)} scans done")
     unknown = sum(row["spacing_mm"] == "unknown" for row in done)
     if unknown:
-        print(f"pixel size unknown: {unknown} scans, whose tumour is given in pixels and not in ml")
+        print(f"pixel size unknown: {unknown} scans; their tumour volume is in pixels only, not in ml")
     return 0 if len(done) == len(rows) else 2
 
 
@@ -82,27 +92,41 @@ def predict_all(
     sources: list[scans.Source], output: Path, segmenter: Segmenter, grader: Grader | None = None,
     clinical: dict[str, dict] | None = None, with_probability: bool = False,
 ) -> list[dict]:
-    """A row of predictions.csv for each scan; what is wrong with a scan is said on stderr and in its row."""
+    """Process every scan and return the rows of predictions.csv.
+
+    If a scan cannot be read or processed, the error is printed to stderr and written to its row.
+
+    Args:
+      sources: the scans.
+      output: the folder that gets one folder per scan.
+      segmenter: computes the mask.
+      grader: computes the grade; None for no grade.
+      clinical: {patient: {field: value}} for the grade; None if there is no table.
+      with_probability: whether to write the probability of every pixel.
+    """
     rows = []
     for source in tqdm.tqdm(sources, unit="scan", disable=None):
         row = {"patient": source.patient, "input": str(source.path), "error": None}
         rows.append(row)
         try:
             scan = source.read()
-            mask, found = predict(scan, segmenter, output / source.patient, with_probability)
-            row |= found | {"mask": str(found["mask"].relative_to(output))}
+            mask, result = predict(scan, segmenter, output / source.patient, with_probability)
+            row |= result | {"mask": str(result["mask"].relative_to(output))}
             if grader:
                 row |= grader.grade(scan.volume, mask, _values(clinical, source.patient))
         except UserError as error:
             row["error"] = str(error)
-            _say(f"lgg_jax: error: {error}")
+            _print_error_line(f"lgg_jax: error: {error}")
     return rows
 
 
 def predict(scan: Scan, segmenter: Segmenter, folder: Path, with_probability: bool = False) -> tuple[np.ndarray, dict]:
-    """Outlines one scan, writes mask and overlay into `folder`; returns the mask and what predictions.csv says of it.
+    """Segment one scan and write its mask and overlay to `folder`.
 
-    The overlay is the slice with most tumour, the middle one where none is found.
+    The overlay is the slice with the largest tumour area, or the middle slice if the mask is empty.
+
+    Returns:
+      The mask, (slice, height, width) bool, and the scan's entries in predictions.csv.
     """
     volume, spacing = scan.volume, scan.spacing_mm
     probability = segmenter.probability(volume)
@@ -111,8 +135,8 @@ def predict(scan: Scan, segmenter: Segmenter, folder: Path, with_probability: bo
     if with_probability:
         scan.write_probability(probability, folder)
     index = int(mask.sum(axis=(1, 2)).argmax()) if mask.any() else len(mask) // 2
-    nothing = np.zeros_like(mask[index])
-    Image.fromarray(overlay_image(volume.image[index], nothing, mask[index])).save(folder / "overlay.png")
+    no_ground_truth = np.zeros_like(mask[index])
+    Image.fromarray(overlay_image(volume.image[index], no_ground_truth, mask[index])).save(folder / "overlay.png")
     pixels = int(mask.sum())
     return mask, {
         "mask": path,
@@ -125,28 +149,31 @@ def predict(scan: Scan, segmenter: Segmenter, folder: Path, with_probability: bo
     }
 
 
-def grades_too(workdir: str) -> bool:
-    """Whether the run also gives a grade."""
+def also_grades(workdir: str) -> bool:
+    """Return whether the run predicts a grade."""
     fields = workdir_lib.read_fields(Path(workdir), "pass the --workdir of a training run")
     return gives_grade(fields["task"], fields.get("data.target"))
 
 
 def without_copies(sources: list[scans.Source]) -> list[scans.Source]:
-    """Of folders with one name and the same files in them the first, as the Kaggle zip holds its data twice."""
+    """Return the scans without duplicate folders, and warn about the duplicates.
+
+    The Kaggle zip contains its data twice. Of folders with the same name and the same files, the first is kept.
+    """
     kept, copies = [], collections.Counter()
     for source in sources:
-        original = next((one for one in kept if is_copy(source.path, one.path)), None)
+        original = next((other for other in kept if is_copy(source.path, other.path)), None)
         if original is None:
             kept.append(source)
         else:
             copies[original.path.parent, source.path.parent] += 1
     for (used, ignored), count in copies.items():
-        warnings.warn(f"{count} scans are here twice: using those in {used}, ignoring those in {ignored}", stacklevel=2)
+        warnings.warn(f"{count} scans occur twice: using those in {used}, ignoring those in {ignored}", stacklevel=2)
     return kept
 
 
 def is_copy(first: Path, second: Path) -> bool:
-    """Whether these are two folders of one name that hold the same files, byte by byte."""
+    """Return whether two different folders have the same name and the same files, compared byte by byte."""
     if first == second or first.name != second.name or not (first.is_dir() and second.is_dir()):
         return False
     names, others = ({str(p.relative_to(root)) for p in root.rglob("*") if p.is_file()} for root in (first, second))
@@ -154,14 +181,17 @@ def is_copy(first: Path, second: Path) -> bool:
 
 
 def check_paths(source: Path, output: Path) -> None:
-    """UserError where one holds the other: a mask would be the next run's scan, or lie among the patient's files."""
+    """Raise UserError if one path contains the other.
+
+    Otherwise the next prediction would read the written masks as scans, or a patient's folder would be modified.
+    """
     source_path, output_path = source.resolve(), output.resolve()
     if source_path.is_relative_to(output_path) or output_path.is_relative_to(source_path):
-        raise UserError(f"--input={source} and --output={output} lie within each other", "pass another --output")
+        raise UserError(f"--input={source} and --output={output}: one contains the other", "pass another --output")
 
 
 def clinical_table(path: Path) -> dict[str, dict[str, float | None]]:
-    """{patient: {field: value}} of a table with a column patient and any of `clinical.FIELDS`, as numbers."""
+    """Read a CSV file with a column `patient` and any of `clinical.FIELDS`; return {patient: {field: value}}."""
     table = {}
     for patient, record, place in patient_rows(path, "patient"):
         table[patient] = {field: number(record, field, place) for field in FIELDS if field in record}
@@ -172,10 +202,14 @@ def clinical_table(path: Path) -> dict[str, dict[str, float | None]]:
 
 @contextlib.contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Each warning is one line on stderr, without the line of code that it comes from."""
+    """Context in which each warning is one line on stderr, without the source line that raised it."""
+
+    def show(message, *_) -> None:
+        _print_error_line(f"lgg_jax: warning: {' '.join(str(message).split())}")
+
     with warnings.catch_warnings():
         warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_: _say(f"lgg_jax: warning: {' '.join(str(message).split())}")
+        warnings.showwarning = show
         yield
 
 
@@ -185,5 +219,5 @@ def _values(clinical: dict[str, dict] | None, patient: str) -> dict[str, float |
     return (clinical or {}).get(patient, {})
 
 
-def _say(line: str) -> None:
+def _print_error_line(line: str) -> None:
     tqdm.tqdm.write(line, file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Finished runs applied to new scans: segmentation, grade, and ensembles of either.
+"""Trained runs and ensembles that segment and grade scans.
 
     segmenter = load_segmenter(["runs/cpu"])
-    probability = segmenter.probability(volume)       # (slice, height, width), on the scan's own grid
+    probability = segmenter.probability(volume)       # (slice, height, width), on the pixel grid of the scan
     mask = segmenter.mask(probability, volume)
     grader = load_grader(["runs/grade0", "runs/grade1"])
     grader.grade(volume, mask, {"age": 44.0})         # {"grade_3_probability": 0.31, "grade": 2}
@@ -28,7 +28,15 @@ from lgg_jax.training.checkpoints import restore_variables
 
 
 class Restored(NamedTuple):
-    """A finished run: its config and task, the weights of a step, and what was chosen on validation."""
+    """A trained run.
+
+    Attributes:
+      config: the config of the run.
+      task: the module of the task.
+      variables: {"params", "batch_stats"} of a checkpoint.
+      step: the step of the checkpoint.
+      chosen: the post-processing or the thresholds chosen on the validation set, of type `task.CHOSEN`.
+    """
 
     config: ml_collections.ConfigDict
     task: tasks.Task
@@ -37,15 +45,20 @@ class Restored(NamedTuple):
     chosen: Any
 
     def predictor(self) -> Predictor:
-        """(variables, *inputs) → what the task's predictor returns."""
+        """Return the predictor of the task: (variables, *inputs) → outputs."""
         return self.task.predictor(models.create_model(self.config.model), self.config.eval.batch_size)
 
 
 def restore(workdir: Path, config: ml_collections.ConfigDict, step: int | None = None) -> Restored:
-    """Restore the run in `workdir`, whose config is given; UserError where it has not ended.
+    """Restore a trained run.
 
     Args:
-      step: of the checkpoint; None is the best on validation.
+      workdir: the run directory.
+      config: the config of the run.
+      step: the step of the checkpoint; None for the best step on the validation set.
+
+    Raises:
+      UserError: the training is not complete.
     """
     task = tasks.get(config.task)
     chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
@@ -55,7 +68,14 @@ def restore(workdir: Path, config: ml_collections.ConfigDict, step: int | None =
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A finished run that segments: the best weights, and how it prepares a scan and makes a mask."""
+    """A trained run that segments.
+
+    Attributes:
+      data: `config.data` of the run, for the preparation of a scan.
+      variables: {"params", "batch_stats"} of the best step.
+      predict: (variables, images) → probabilities.
+      chosen: the post-processing chosen on the validation set.
+    """
 
     data: ml_collections.ConfigDict
     variables: dict
@@ -63,7 +83,7 @@ class Run:
     chosen: Postprocessing
 
     def probability(self, scan: Volume) -> np.ndarray:
-        """Probability of tumour, (slice, height, width) float32."""
+        """Return the tumour probability, (slice, height, width) float32, on the pixel grid of the scan."""
         warn_without_t2(scan, self.data.channels)
         case = prepare_case(scan, self.data)
         return case_probability(self.predict, self.variables, case, self.chosen.flip_tta, self.chosen.finer)
@@ -71,16 +91,23 @@ class Run:
 
 @dataclasses.dataclass(frozen=True)
 class Segmenter:
-    """One run or an ensemble: the mean of the probabilities, the mean of the thresholds."""
+    """One run or an ensemble, which averages the probabilities and the thresholds of its runs."""
 
     runs: list[Run]
 
     def probability(self, scan: Volume) -> np.ndarray:
-        """Probability of tumour, (slice, height, width) float32 on the scan's grid."""
+        """Return the tumour probability, (slice, height, width) float32, on the pixel grid of the scan."""
         return np.mean([run.probability(scan) for run in self.runs], axis=0, dtype=np.float32)
 
     def mask(self, probability: np.ndarray, scan: Volume) -> np.ndarray:
-        """(slice, height, width) float32, of this scan → bool; post-processed where most of the runs chose to."""
+        """Return the mask, (slice, height, width) bool.
+
+        A step of the post-processing is applied if more than half of the runs chose it.
+
+        Args:
+          probability: the tumour probability, (slice, height, width) float32.
+          scan: the scan that it was computed from.
+        """
         chosen = [run.chosen for run in self.runs]
         names = ("largest_component", "fill_holes")
         majority = {name: bool(np.mean([getattr(each, name) for each in chosen]) > 0.5) for name in names}
@@ -88,12 +115,16 @@ class Segmenter:
         return Postprocessing(**majority, threshold=threshold).mask(probability, foreground(scan.image))
 
     def segment(self, scan: Volume) -> np.ndarray:
-        """The mask of a scan, (slice, height, width) bool."""
+        """Return the mask of a scan, (slice, height, width) bool."""
         return self.mask(self.probability(scan), scan)
 
 
 def load_segmenter(workdirs: list[str]) -> Segmenter:
-    """Restore the best weights of each run; UserError where one does not segment or has not ended."""
+    """Restore the best weights of each run.
+
+    Raises:
+      UserError: a run does not segment, or its training is not complete.
+    """
     return Segmenter([_load_segmentation(Path(workdir)) for workdir in workdirs])
 
 
@@ -101,7 +132,7 @@ def _load_segmentation(workdir: Path) -> Run:
     config = workdir_lib.read_config(workdir)
     outputs = tasks.get(config.task).OUTPUTS
     if "mask" not in outputs:
-        raise UserError(f"{workdir} holds a run of task {config.task}", "pass the workdir of a segmentation")
+        raise UserError(f"{workdir} holds a run of task {config.task}", "pass the workdir of a segmentation run")
     run = restore(workdir, config)
 
     def probability(logits: jax.Array | dict) -> jax.Array:
@@ -112,23 +143,25 @@ def _load_segmentation(workdir: Path) -> Run:
 
 
 def predicted_masks(config: ml_collections.ConfigDict) -> Segment | None:
-    """Segments a scan with the run in `config.data.segmentation_workdir`; None where the config names none."""
+    """Return a function that segments a scan with the run in `data.segmentation_workdir`; None if that is empty."""
     workdir = config.data.segmentation_workdir
     return load_segmenter([workdir]).segment if workdir else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Grader:
-    """One run or an ensemble: the mean of the logits, the mean of the thresholds."""
+    """One run or an ensemble, which averages the logits and the thresholds of its runs."""
 
     runs: list[GradingRun]
 
     def grade(self, scan: Volume, mask: np.ndarray, clinical: dict[str, float | None]) -> dict:
-        """The probability of grade III and the grade that it stands for; both None where the mask is empty.
+        """Return the probability of grade III and the grade; both are None if the mask is empty.
 
         Args:
-          mask: (slice, height, width) bool, predicted.
-          clinical: values by the names of `clinical.FIELDS`; a value that is not there counts as missing.
+          scan: the scan.
+          mask: the predicted mask, (slice, height, width) bool.
+          clinical: {field: value} for fields of `clinical.FIELDS`. They replace the clinical values of the scan. A
+            field that neither has counts as a missing value.
         """
         if not mask.any():
             return {"grade_3_probability": None, "grade": None}
@@ -142,7 +175,11 @@ class Grader:
 
 
 def load_grader(workdirs: list[str]) -> Grader:
-    """Restore the best weights of each run; UserError where one does not grade or has not ended."""
+    """Restore the best weights of each run.
+
+    Raises:
+      UserError: a run does not grade, or its training is not complete.
+    """
     return Grader([_load_grading(Path(workdir)) for workdir in workdirs])
 
 
@@ -156,5 +193,5 @@ def _load_grading(workdir: Path) -> GradingRun:
 
 
 def gives_grade(task: str, target: str) -> bool:
-    """Whether a run of this `config.task` and `config.data.target` gives a grade."""
+    """Return whether a run with this `config.task` and `config.data.target` predicts a grade."""
     return "label" in tasks.get(task).OUTPUTS and target == "grade"

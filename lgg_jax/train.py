@@ -1,8 +1,9 @@
-"""Training: a pure step, and the loop around it.
+"""Training of a model from a config file.
 
     python -m lgg_jax train --config=configs/unet.py --workdir=W --config.data.dir=DIR [--config.any.field=value]
 
-The same command again goes on where the last one stopped, whatever stopped it.
+After an interruption of any kind, the same command resumes the run from its last checkpoint. On the same devices, the
+result is bit-for-bit identical to that of an uninterrupted run.
 """
 
 import dataclasses
@@ -36,15 +37,18 @@ from lgg_jax.training.state import TrainState
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """Flags of the verb `train`."""
-    config_flags.DEFINE_config_file("config", None, "The config file, such as configs/unet.py.", flag_values)
-    flags.DEFINE_string("workdir", None, "Where the run keeps everything.", flag_values=flag_values)
-    flags.DEFINE_bool("distributed", False, "Join the other processes of a multi-host run.", flag_values=flag_values)
+    """Define the flags of the verb `train`."""
+    text = "Load this config file, such as configs/unet.py; --config.FIELD=VALUE overrides one of its fields."
+    config_flags.DEFINE_config_file("config", None, text, flag_values)
+    text = "Store the run in this folder; if it already holds the run, resume it."
+    flags.DEFINE_string("workdir", None, text, flag_values=flag_values)
+    text = "Join the other processes of a multi-host run."
+    flags.DEFINE_bool("distributed", False, text, flag_values=flag_values)
     flags.mark_flags_as_required(["config", "workdir"], flag_values)
 
 
 def main(flag_values: flags.FlagValues) -> int:
-    """The verb `train`."""
+    """Run the verb `train`."""
     config_lib.check_complete(flag_values.config)
     if flag_values.distributed:
         parallel.initialize()
@@ -55,10 +59,10 @@ def main(flag_values: flags.FlagValues) -> int:
 def make_train_step(
     config: ml_collections.ConfigDict, model: nn.Module, optimizer: optax.GradientTransformation
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-    """train_step(state, batch) → (state, metrics), for one device's share of the global batch.
+    """Return train_step(state, batch) → (state, metrics), a pure function for the shard of one device.
 
-    The batch is computed in `config.optimizer.accumulation` parts, one after the other. Metrics are
-    {name: (sum, count)} over the global batch, and `grad_norm`.
+    The shard is split into `config.optimizer.accumulation` parts, whose gradients are computed one after another and
+    averaged. The metrics are {name: (sum, count)} over the global batch, including `grad_norm`.
     """
     task, parts = tasks.get(config.task), config.optimizer.accumulation
 
@@ -78,7 +82,7 @@ def make_train_step(
         rng = parallel.device_key(state_lib.stream_key(config.seed, state.step, "dropout"))
 
         batch_stats, gradients, metrics = state.batch_stats, [], []
-        # Unrolled, not `lax.scan`: XLA's CPU backend runs convolutions within a loop far slower.
+        # A Python loop instead of `lax.scan`: XLA's CPU backend is much slower at convolutions inside a loop.
         for index in range(parts):
             part = jax.tree.map(lambda x, i=index: jnp.split(x, parts)[i], batch)
             gradient, (batch_stats, metric) = jax.grad(loss_fn, has_aux=True)(
@@ -100,7 +104,15 @@ def make_train_step(
 
 
 def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
-    """Trains to the end or to SIGTERM, from where `workdir` stands; then chooses the post-processing on validation."""
+    """Train a run, or resume it, until its last step or SIGTERM; then choose the post-processing on the validation set.
+
+    Args:
+      config: the config, with every field of configs/default.py.
+      workdir: the run directory. If the run has started there, it is resumed.
+
+    Raises:
+      UserError: the config or the data does not allow the run, or the training diverged.
+    """
     started = time.monotonic()
     task, workdir = tasks.get(config.task), Path(workdir).absolute()
     config = start_lib.checked(config, task, workdir)
@@ -109,6 +121,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     tasks.check_splits(splits, config)
     preparation = task.preparation(config, workdir, segmenter.predicted_masks(config), splits)
     slices, cases = load_data(config, splits, preparation.prepare)
+
     model = models.create_model(config.model, parallel.AXIS, config.optimizer.frozen)
     predict = task.predictor(models.create_model(config.model), config.eval.batch_size)
     initial = restore_variables(config.init_from)[0] if config.init_from else None
@@ -118,7 +131,7 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     def start(num_steps: int) -> tuple[Callable, TrainState]:
         optimizer = optimizer_lib.create_optimizer(config.optimizer, num_steps)
         state = state_lib.create_state(config.optimizer, optimizer, variables)
-        return parallel.map_step(make_train_step(config, model, optimizer)), parallel.replicated(state)
+        return parallel.map_step(make_train_step(config, model, optimizer)), parallel.replicate(state)
 
     def validate(state: TrainState) -> tuple[float, dict]:
         return task.validate(predict, parallel.to_local(state.variables()), cases)
@@ -127,19 +140,20 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
         workdir_lib.num_steps(workdir) if resumed else resolve_length(config, slices, start, validate, started)
     )
     train_step, state = start(num_steps)
-    parallel.barrier("every host has looked whether this is a resume")
+    parallel.barrier("every host has checked whether the run is resumed")
     if not resumed and parallel.is_first_host():
         workdir_lib.begin(workdir, config, splits, num_steps, preparation.files, dataset.version(config.data))
+
     with parallel.Preemption() as preemption, Checkpoints(workdir) as checkpoints:
-        # The order of a resume: a checkpoint of this workdir wins over `init_from`, which wins over new weights.
-        # The input needs nothing (a step is a position), nor do the random streams (derived from the step).
+        # The state comes from the latest checkpoint in `workdir`, otherwise from `config.init_from`, otherwise from
+        # pretrained or random weights. Batches and random keys depend only on the step: nothing of them is stored.
         step, progress = checkpoints.latest_step() or 0, Progress()
         if step:
             state, progress = checkpoints.restore(step, state)
         with logs.Logger(workdir / "logs", step, num_steps) as logger:
             for batch in pipeline.train_batches(slices, config, step, num_steps, *parallel.host()):
                 if 0 < config.train.patience <= progress.stale:
-                    logger.note(f"stopping early: {progress.stale} validations without a new best")
+                    logger.note(f"early stopping: {progress.stale} validations without a new best score")
                     break
                 state, metrics = train_step(state, parallel.shard(batch))
                 step += 1
@@ -156,61 +170,88 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
                     checkpoints.save(step, state, progress)
                 if stop:
                     checkpoints.wait()
-                    logger.note(f"stopped by SIGTERM at step {step}, which is saved; the same command goes on from it")
+                    logger.note(f"stopped by SIGTERM at step {step}, which is saved; run the same command to resume")
                     return
     finish(config, workdir, task, predict, cases, splits)
 
 
 def due_after(step: int, num_steps: int, config: ml_collections.ConfigDict) -> dict[str, bool]:
-    """Which of log, eval and checkpoint come after `step`; all of them at the end."""
+    """Return which of "log", "eval" and "checkpoint" are due after `step`: by their interval, and at the last step.
+
+    `config` is `config.train`.
+    """
     every = {"log": config.log_every, "eval": config.eval_every, "checkpoint": config.checkpoint_every}
     return {name: step == num_steps or step % interval == 0 for name, interval in every.items()}
 
 
 def check_finite(means: dict[str, float], step: int, workdir: Path) -> None:
-    """UserError where the loss or its gradient is no longer a number: called before anything is saved."""
+    """Raise UserError if a mean is NaN or infinite. Called before each checkpoint, so none has diverged weights."""
     bad = [name for name, mean in means.items() if not math.isfinite(mean)]
     if bad:
         raise UserError(
             f"the training diverged at or before step {step} ({', '.join(bad)} not finite); {workdir}/checkpoints"
             " keeps the last good checkpoint",
-            "start another workdir with a smaller config.optimizer.learning_rate or with config.optimizer.clip_norm=1",
+            "use another --workdir with a smaller config.optimizer.learning_rate or config.optimizer.clip_norm=1",
         )
 
 
 def load_data(
     config: ml_collections.ConfigDict, splits: dict, prepare: Callable[[volume.Volume], Case | None]
 ) -> tuple[pipeline.Slices, list[Case]]:
-    """Slices of the training patients, and this host's share of the validation patients; one pass over the data."""
+    """Load the data in one pass.
+
+    Args:
+      config: the config of the run.
+      splits: the content of splits.json.
+      prepare: scan → case; None if the label of the patient is unknown. Such patients are skipped.
+
+    Returns:
+      The slices of the training patients, and the cases of this host's validation patients.
+
+    Raises:
+      UserError: a patient has no mask.
+    """
     train, validation = (splits_lib.members(splits, name) for name in ("train", "validation"))
-    mine = {patient: validation[patient] for patient in parallel.my_share(sorted(validation))}
-    training, cases, left_out = [], [], []
-    for scan in dataset.load_volumes(config.data, sorted(train | mine)):
+    local_validation = {patient: validation[patient] for patient in parallel.host_items(sorted(validation))}
+    training, cases, skipped = [], [], []
+    for scan in dataset.load_volumes(config.data, sorted(train | local_validation)):
         case = prepare(scan)
         if case is None:
-            left_out.append(scan.patient)
+            skipped.append(scan.patient)
             continue
         if case.masks is None:
             raise UserError(f"patient {scan.patient} has no mask", "train and validate on patients with masks only")
-        if scan.patient in mine:
-            cases.append(case.select(splits_lib.rows(mine[scan.patient], case.slice_index)))
+        if scan.patient in local_validation:
+            cases.append(case.select(splits_lib.rows(local_validation[scan.patient], case.slice_index)))
         if scan.patient in train:
             rows = case.select(splits_lib.rows(train[scan.patient], case.slice_index))
-            # The image of the scan is not needed any more and takes much memory.
+            # Training does not use the image of the scan, which takes much memory.
             training.append(dataclasses.replace(rows, scan=scan.without_image()))
-    cases = [case for case in cases if len(case.images)]  # a split by slice may leave a patient without any
-    if left_out and parallel.is_first_host():
-        names = ", ".join(left_out[:5]) + ", …" * (len(left_out) > 5)
-        print(f"left out, their label is not known: {len(left_out)} patients ({names})")
+    cases = [case for case in cases if len(case.images)]  # In a split by slice, a patient may have no slice left.
+    if skipped and parallel.is_first_host():
+        names = ", ".join(skipped[:5]) + ", …" * (len(skipped) > 5)
+        print(f"skipped because their label is unknown: {len(skipped)} patients ({names})")
     return pipeline.load_slices(training), cases
 
 
 def resolve_length(config, slices: pipeline.Slices, start, validate, started: float) -> int:
-    """The number of steps of a new run, from `config.train`; for minutes, by trying steps that are thrown away."""
+    """Return the number of steps of a new run.
+
+    If `config.train` limits the minutes, the rate is measured on steps whose results are discarded.
+
+    Args:
+      config: the config of the run.
+      slices: the training slices.
+      start: number of steps → (train_step, initial state).
+      validate: computes the validation score of a state.
+      started: `time.monotonic()` when the command started.
+    """
     num_steps = length.steps_without_clock(config.train, len(slices.image))
     if num_steps is None:
         train_step, state = start(1)
-        total = 10**6  # its first steps and its last ones stand for all
+        # With `train.start_size`, a run has two stages with different slice sizes. Of a run of 10^6 steps, the first
+        # steps of each stage are measured.
+        total = 10**6
         share = pipeline.start_steps(config.train, total) / total
 
         def stage(first_step: int) -> Callable[[], None]:
@@ -232,11 +273,11 @@ def resolve_length(config, slices: pipeline.Slices, start, validate, started: fl
 
 
 def finish(config, workdir: Path, task, predict: Predictor, cases: list[Case], splits: dict) -> None:
-    """Chooses threshold, flips and clean-up for the best weights on validation, into postprocess.json."""
+    """Choose the post-processing of the best weights on the validation set and write it to postprocess.json."""
     variables, step = restore_variables(workdir)
     chosen, score = task.choose(predict, variables, cases, config.eval)
     if parallel.is_first_host():
         content = {**dataclasses.asdict(chosen), "step": step, f"validation_{task.SCORE}": score}
         workdir_lib.write_json(workdir / "postprocess.json", content)
         print(f"best step {step}: validation {task.SCORE} {score:.4f} with {chosen}")
-        print(f"next: {workdir_lib.evaluate_command(workdir, splits)}")
+        print(f"to evaluate: {workdir_lib.evaluate_command(workdir, splits)}")

@@ -1,10 +1,12 @@
-"""The folder of one training run: what lies in it, and that it belongs to one config.
+"""Run directory (`workdir`): the files of one training run with one config.
 
-    config.json       the resolved config            checkpoints/<step>/   weights and optimizer state
-    splits.json       who trains, validates, tests   logs/                 TensorBoard events and metrics.jsonl
-    length.json       how many steps the run has     postprocess.json      grids, flips, clean-up, threshold
-    versions.json     of what the run began with     tabular.json          clinical values as numbers, if any
+    config.json       the resolved config                         checkpoints/<step>/   weights and optimizer state
+    splits.json       training, validation and test patients      logs/                 TensorBoard and metrics.jsonl
+    length.json       the number of steps of the run              postprocess.json      post-processing and thresholds
+    versions.json     versions of packages, code and data         tabular.json          encoding of clinical values
     eval/<name>/      metrics.json, cases.csv and figures of one evaluation
+
+postprocess.json is written at the end of the training, tabular.json only by runs that use clinical values.
 """
 
 import contextlib
@@ -26,9 +28,9 @@ from lgg_jax.errors import UserError
 
 _ROOT = Path(__file__).parents[1]
 
-# Where the data lies may differ between two machines that share a run; all else would make it another run.
+# Fields that may change when a run is resumed: another machine can have the data in another folder.
 _MAY_DIFFER = ("data.dir", "data.cache_dir")
-# By the name they are installed under; of TensorFlow there are two.
+# Installed package names. TensorFlow has two.
 _PACKAGES = ("lgg-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow", "tensorflow-cpu", "numpy")
 
 
@@ -60,7 +62,11 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def read_json(path: Path, remedy: str) -> dict:
-    """The content of a JSON file; UserError, with the remedy, where it is missing or broken."""
+    """Return the content of a JSON file.
+
+    Raises:
+      UserError: the file is missing or broken; `remedy` says what to do.
+    """
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -70,57 +76,71 @@ def read_json(path: Path, remedy: str) -> dict:
 def read_config(
     workdir: str | Path, remedy: str = "pass the --workdir of a training run"
 ) -> ml_collections.ConfigDict:
-    """The config that the run in `workdir` was started with; fields that are newer than the run as by default.
+    """Return the config of the run in `workdir`; fields that are newer than the run have their default values.
 
-    A `data.cache_dir` that this machine does not have is left out, with a warning.
+    A `data.cache_dir` that does not exist on this machine is set to "", with a warning.
     """
     fields = _with_newer(read_fields(Path(workdir), remedy), workdir)
     cache_dir = fields.get("data.cache_dir")
     if cache_dir and not Path(cache_dir).is_dir():
-        logging.warning("%s prepared its data in %s, which is not here: as without it", workdir, cache_dir)
+        logging.warning("%s has data.cache_dir=%s, which does not exist here; it is not used", workdir, cache_dir)
         fields["data.cache_dir"] = ""
     return ml_collections.ConfigDict(traverse_util.unflatten_dict(fields, sep="."))
 
 
 def read_fields(workdir: Path, remedy: str) -> dict:
-    """{"data.size": 256, …}: config.json as it is; UserError, with the remedy, where it is of no training run."""
+    """Return the fields in config.json unchanged, as {"data.size": 256, …}.
+
+    Raises:
+      UserError: the file is missing or does not belong to a training run; `remedy` says what to do.
+    """
     content = read_json(workdir / "config.json", remedy)
     if "task" not in content:
-        raise UserError(f"{workdir}/config.json is not of a training run", remedy)
+        raise UserError(f"{workdir}/config.json is not the config of a training run", remedy)
     return traverse_util.flatten_dict(content, sep=".")
 
 
 def _with_newer(fields: dict, workdir: str | Path) -> dict:
-    """The fields of a run, and those that came after it: configs/default.py has them as it was before they came."""
+    """Return the fields of a run and the default values of the fields that are newer than the run.
+
+    The default value of a new field in configs/default.py gives the behaviour that the code had before the field.
+    """
     newer = {name: value for name, value in config_lib.default_fields().items() if name not in fields}
     if newer:
-        logging.warning("%s was begun before there was %s: as in configs/default.py", workdir, ", ".join(newer))
+        names = ", ".join(newer)
+        logging.warning("%s is older than the config fields %s; using configs/default.py for them", workdir, names)
     return fields | newer
 
 
 def num_steps(workdir: Path) -> int:
-    """How many steps the run in `workdir` has."""
+    """Return the number of steps of the run in `workdir`."""
     return read_json(workdir / "length.json", "remove the workdir and start again")["num_steps"]
 
 
 def evaluate_command(workdir: Path, splits: dict) -> str:
-    """What to type after the training, for the patients that `splits` keeps for it."""
+    """Return the command that evaluates the run on its test set, or on its validation set if it has no test set."""
     return f"python -m lgg_jax evaluate --workdir={workdir}" + ("" if splits["test"] else " --split=validation")
 
 
 def read_chosen(workdir: Path, kind: type):
-    """What the training chose on validation, as a dataclass of type `kind`; the default of a field newer than it."""
-    content = read_json(workdir / "postprocess.json", "let the training end first: give its command again")
+    """Return what the training chose on the validation set, as a dataclass of type `kind`.
+
+    Fields that are newer than the run have their default values.
+
+    Raises:
+      UserError: the training is not complete.
+    """
+    content = read_json(workdir / "postprocess.json", "complete the training first: run its command again")
     return kind(**{field.name: content[field.name] for field in dataclasses.fields(kind) if field.name in content})
 
 
 def started(workdir: Path) -> bool:
-    """Whether a run has begun here: config.json is the last of the files that `begin` writes."""
+    """Return whether a run has started in `workdir`: `begin` writes config.json last."""
     return (workdir / "config.json").exists()
 
 
 def check(workdir: Path, config: ml_collections.ConfigDict) -> None:
-    """Refuses a folder that holds a run of another config, or that is no folder."""
+    """Raise UserError if `workdir` belongs to a run with another config or is not a folder."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir} is a file", "pass a folder as --workdir")
     if not started(workdir):
@@ -131,8 +151,8 @@ def check(workdir: Path, config: ml_collections.ConfigDict) -> None:
     if changed:
         listing = ", ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in changed[:4])
         raise UserError(
-            f"{workdir} holds a run of another config ({listing}{', …' * (len(changed) > 4)})",
-            "pass another --workdir, or the config of that run to go on with it",
+            f"{workdir} holds a run with another config ({listing}{', …' * (len(changed) > 4)})",
+            "pass another --workdir, or the config of that run to resume it",
         )
 
 
@@ -140,9 +160,18 @@ def begin(
     workdir: Path, config: ml_collections.ConfigDict, splits: dict, num_steps: int,
     files: dict[str, dict] | None = None, data: str = "",
 ) -> None:
-    """Writes down what every resume and evaluation goes by; nothing is written before the run is known to work.
+    """Write the files that every resume and evaluation reads. Call it when all checks of the run have passed.
 
-    `files` are the task's own, by name; `data` is `dataset.version` of what it is trained on.
+    Args:
+      workdir: the run directory.
+      config: the resolved config.
+      splits: the content of splits.json.
+      num_steps: the number of steps of the run.
+      files: {file name: content} of the task's own JSON files.
+      data: the version of the training data, from `dataset.version`.
+
+    Raises:
+      UserError: a file cannot be written.
     """
     try:
         for name, content in (files or {}).items():
@@ -156,21 +185,22 @@ def begin(
 
 
 def versions() -> dict[str, str]:
-    """What computes: git's commit, the version of each installed package, Python, the platform and JAX's devices."""
-    found = _commit()
+    """Return the git commit, the versions of the installed packages and of Python, the platform and the devices."""
+    result = _commit()
     for name in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
+            result[name] = importlib.metadata.version(name)
     computer = {"python": platform.python_version(), "platform": platform.platform()}
-    return found | computer | {"devices": parallel.described()}
+    return result | computer | {"devices": parallel.describe_devices()}
 
 
 def _commit() -> dict[str, str]:
-    """{"commit": "0123456789ab", "-dirty" after it where files have changed since}; empty outside a git checkout."""
-    if not (_ROOT / ".git").exists():  # git itself would look further up, and find another project's
+    """Return {"commit": "0123456789ab"}, with "-dirty" appended if files have changed; {} outside a git checkout."""
+    if not (_ROOT / ".git").exists():  # git would search the parent folders and might find another project.
         return {}
     command = ["git", "-C", str(_ROOT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    with contextlib.suppress(OSError, subprocess.SubprocessError):  # no git, or a checkout that is another user's
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        return {"commit": done.stdout.strip()}
+    # Suppressed errors: git is not installed, or the checkout belongs to another user.
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        git = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return {"commit": git.stdout.strip()}
     return {}

@@ -87,10 +87,10 @@ def test_a_range_in_words(numbers, expected):
 
 
 @pytest.mark.parametrize("name, value, expected", [
-    ("data.dir", None, "a text"),
+    ("data.dir", None, "a string"),
     ("data.crop", "False", "True or False"),
-    ("optimizer.frozen", "backbone", "a tuple of texts in quotes, such as"),
-    ("optimizer.frozen", (1,), "a tuple of texts in quotes, such as"),
+    ("optimizer.frozen", "backbone", "a tuple of strings in quotes, such as"),
+    ("optimizer.frozen", (1,), "a tuple of strings in quotes, such as"),
 ])  # fmt: skip
 def test_another_type_than_the_defaults(name, value, expected):
     with pytest.raises(UserError, match=rf"^config\.{name}={re.escape(repr(value))}; choose {expected}"):

@@ -159,7 +159,7 @@ def test_early_stopping_ends_early_and_chooses_all_the_same(smoke_config, tmp_pa
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lgg_jax.tasks.segmentation.validate", lambda *_: (score := next(scores), {"volume_dice": score}))
         train.train(smoke_config, tmp_path)
-    assert "stopping early: 2 validations without a new best" in capsys.readouterr().out
+    assert "early stopping: 2 validations without a new best score" in capsys.readouterr().out
     lines = [json.loads(line) for line in (tmp_path / "logs/metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 8
     assert read_json(tmp_path / "postprocess.json")["step"] == 4

@@ -87,7 +87,7 @@ def test_patients_without_a_grade_are_left_out_and_counted(folds, small_phantoms
     left_out = [unknown & {*splits["train"], *splits["validation"]} for splits in trained]
     assert unknown and set().union(*left_out) == unknown
     for fold, names in enumerate(left_out):
-        line = f"left out, their label is not known: {len(names)} patients ({', '.join(sorted(names))})"
+        line = f"skipped because their label is unknown: {len(names)} patients ({', '.join(sorted(names))})"
         assert (line in (folds / f"said{fold}").read_text()) == bool(names)
     cases = pd.read_csv(folds / "0/eval/folds/cases.csv")
     assert set(cases["patient"]) == set(grades.index) - unknown
@@ -186,7 +186,7 @@ def test_a_split_by_slice_says_that_it_leaks(small_phantoms, typed, tmp_path):
     fields |= {"optimizer.frozen": ()}  # there are no weights
     said = typed(*words("grade_resnet50", small_phantoms, tmp_path / "run", fields))
     assert "slices of one patient are in the training set and in the test set" in said
-    assert "slices of one patient trained and are tested" in typed("evaluate", f"--workdir={tmp_path}/run")
+    assert "training and test slices come from the same patients" in typed("evaluate", f"--workdir={tmp_path}/run")
     metrics = read_json(tmp_path / "run/eval/test/metrics.json")
     assert metrics["split_by"] == "slice" and 0 < metrics["patient"]["n"] < 12
     entries = set(read_json(tmp_path / "run/splits.json")["test"])

@@ -170,7 +170,7 @@ def test_an_ensemble_of_folds_on_other_data(folds, lgg, small_phantoms, tmp_path
     runs = (f"--workdir={run}" for run in folds)
     ended = lgg("evaluate", *runs, f"--data_dir={other}", "--split=all", "--name=x")
     assert ended.code == 0, ended.err
-    assert f"{len(learnt)} of these 12 patients trained or validated the run" in ended.out
+    assert f"{len(learnt)} of 12 patients were used for training or validation" in ended.out
     metrics = json.loads((folds[0] / "eval/x/metrics.json").read_text())
     assert (metrics["dataset"], metrics["runs"]) == (str(other), [str(run) for run in folds])
     assert metrics["volume_dice"]["n"] + metrics["both_empty"] == 12
@@ -213,4 +213,4 @@ def test_an_ensemble_of_classifiers_is_refused(ensemble, lgg):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"task": "classification"}))
     ended = lgg("evaluate", *(f"--workdir={run}" for run in ensemble))
     assert (ended.code, ended.out) == (2, "")
-    assert "only segmentations are scored as an ensemble" in ended.err
+    assert "only segmentation runs are scored as an ensemble" in ended.err

@@ -170,7 +170,7 @@ def test_what_cannot_be_exported_is_said_in_one_line(trained, tmp_path, lgg):
     shutil.copy(trained / "config.json", unfinished)
     for workdir, output, what in (
         (tmp_path / "none", tmp_path / "o", "pass the --workdir of a training run"),
-        (unfinished, tmp_path / "o", "let the training end first"),
+        (unfinished, tmp_path / "o", "complete the training first"),
         (trained, tmp_path / "file", "pass another --output"),
     ):
         ended = lgg("export", f"--workdir={workdir}", f"--output={output}")

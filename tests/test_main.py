@@ -85,7 +85,7 @@ def test_words(lgg, words, expected, tmp_path, monkeypatch):
     ({"optimizer__schedule": "linear"}, "config.optimizer.schedule='linear'"),
     ({"optimizer__frozen": "('encoder0',)"}, "config.optimizer.frozen='encoder0' would stay random"),
     ({"optimizer__frozen": "('encoder0/conv0',)"}, "names .'encoder0/conv0'"),
-    ({"optimizer__accumulation": 3}, "batch_size=8 cannot be split over 1 devices × 3"),
+    ({"optimizer__accumulation": 3}, "batch_size=8 cannot be split evenly over 1 devices × 3"),
     ({"optimizer__accumulation": 0}, "config.optimizer.accumulation=0"),
     ({"eval__batch_size": 0}, "config.eval.batch_size=0"),
     ({"data__tumour_fraction": 50.0}, "config.data.tumour_fraction=50.0"),
@@ -142,7 +142,7 @@ def test_damaged_files(lgg, trained, spoilt, tmp_path, damage, expected):
 def test_a_workdir_of_another_config_is_refused_and_stays(lgg, trained, small_phantoms):
     before = digests(trained)
     ended = lgg(*smoke_words(small_phantoms, trained, seed=1, optimizer__learning_rate=0.5))
-    assert_one_line(ended, r"holds a run of another config \(optimizer.learning_rate was 0.01 and is 0.5, seed was 0")
+    assert_one_line(ended, r"holds a run with another config \(optimizer.learning_rate was 0.01 and is 0.5, seed was 0")
     assert digests(trained) == before
 
 
@@ -170,12 +170,12 @@ def test_evaluate(lgg, trained, words, expected):
     assert digests(trained) == before
 
 
-def test_evaluate_before_the_training_has_ended(lgg, trained, tmp_path):
-    workdir = Path(shutil.copytree(trained, tmp_path / "run"))
-    (workdir / "postprocess.json").unlink()
-    assert_one_line(lgg("evaluate", f"--workdir={workdir}"), "postprocess.json")
-    shutil.rmtree(workdir / "checkpoints")
-    assert_one_line(lgg("evaluate", f"--workdir={workdir}"), "no checkpoints")
+def test_evaluate_needs_a_complete_training(lgg, trained, tmp_path):
+    incomplete, empty = (Path(shutil.copytree(trained, tmp_path / name)) for name in ("incomplete", "empty"))
+    (incomplete / "postprocess.json").unlink()
+    assert_one_line(lgg("evaluate", f"--workdir={incomplete}"), "postprocess.json")
+    shutil.rmtree(empty / "checkpoints")
+    assert_one_line(lgg("evaluate", f"--workdir={empty}"), "no checkpoints")
 
 
 @pytest.mark.parametrize("fields", [{"model__features": 8}, {"model__levels": 2}])
@@ -203,7 +203,7 @@ def test_help_lists_the_flags_of_a_verb(lgg, verb):
         "evaluate": "workdir split data_dir name step", "report": "workdir output", "export": "workdir output",
         "predict": "workdir input output grade_workdir clinical probability max_gigabytes",
     }[verb]  # fmt: skip
-    flags = re.findall(r"^  --(\w+): .+ \(default: .*\)$", ended.out, re.MULTILINE)
+    flags = re.findall(r"^  --(\w+): .+ \((?:default: .*|required)\)$", ended.out, re.MULTILINE)
     assert sorted(flags) == sorted(expected.split())
 
 
@@ -237,7 +237,7 @@ def test_a_full_disk_wherever_it_shows(lgg, monkeypatch, error):
 def test_as_a_process_of_its_own(trained, small_phantoms, tmp_path):
     """Nothing that libraries print comes beside the line, and it works from any folder."""
     words = smoke_words(small_phantoms, trained, seed=1)
-    assert_one_line(result(launch(*words)), "holds a run of another config")
+    assert_one_line(result(launch(*words)), "holds a run with another config")
     assert_one_line(result(launch("evaluate", f"--workdir={trained}", "--step=3")), "no checkpoint of step 3")
 
 

@@ -136,12 +136,12 @@ def test_a_step_is_compiled_once(monkeypatch):
         traced.append(state)
         return state + parallel.all_sum(batch.sum()), {}
 
-    step, state = parallel.map_step(count), parallel.replicated(jnp.zeros(()))
+    step, state = parallel.map_step(count), parallel.replicate(jnp.zeros(()))
     for _ in range(3):
         state, _ = step(state, parallel.shard(np.ones(8, np.float32)))
     assert state == 24 and len(traced) == 1
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    assert parallel.replicated(traced) is traced
+    assert parallel.replicate(traced) is traced
 
 
 @pytest.mark.parametrize("devices, batch_size, accumulation", [(8, 12, 1), (1, 16, 3), (4, 16, 8)])
@@ -165,7 +165,7 @@ def test_hosts_share_items_out(monkeypatch):
     shares = []
     for index in range(3):
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        shares.append(parallel.my_share(list("abcdefg")))
+        shares.append(parallel.host_items(list("abcdefg")))
     assert shares == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
 
 

@@ -165,7 +165,7 @@ def test_the_second_copy_of_the_zip_is_not_predicted(tmp_path):
             write_tiff(tmp_path / place / name)
     Image.new("RGB", (14, 12)).save(tmp_path / "other/TCGA_CS_0001_19990101/TCGA_CS_0001_19990101_3.tif")
     (tmp_path / "part/TCGA_DU_0002_20000202/TCGA_DU_0002_20000202_6.tif").unlink()
-    with pytest.warns(UserWarning, match="scans are here twice: using those in") as warned:
+    with pytest.warns(UserWarning, match="scans occur twice: using those in") as warned:
         sources = predict.without_copies(find_scans(tmp_path))
     assert [str(source.path.relative_to(tmp_path)) for source in sources] == [
         "kaggle_3m/TCGA_CS_0001_19990101", "kaggle_3m/TCGA_DU_0002_20000202", "other/TCGA_CS_0001_19990101",
@@ -174,7 +174,7 @@ def test_the_second_copy_of_the_zip_is_not_predicted(tmp_path):
     assert [source.patient for source in sources][:2] == ["TCGA_CS_0001", "TCGA_DU_0002"]
     copies = {"lgg-mri-segmentation/kaggle_3m": 2, "other": 1, "part": 1}
     assert [str(warning.message) for warning in warned] == [
-        f"{count} scans are here twice: using those in {tmp_path}/kaggle_3m, ignoring those in {tmp_path}/{place}"
+        f"{count} scans occur twice: using those in {tmp_path}/kaggle_3m, ignoring those in {tmp_path}/{place}"
         for place, count in copies.items()
     ]
 
@@ -270,9 +270,9 @@ def test_an_empty_mask_shows_the_middle_slice(tmp_path):
     ({"input": "nowhere"}, "no such file or folder: nowhere"),
     ({"input": "note.txt"}, "file format is not supported (note.txt)"),
     ({"workdir": "nowhere"}, "cannot read nowhere/config.json"),
-    ({"output": "scans/out"}, "--input=scans and --output=scans/out lie within each other"),
-    ({"output": "."}, "--input=scans and --output=. lie within each other"),
-    ({"output": "link"}, "--input=scans and --output=link lie within each other"),
+    ({"output": "scans/out"}, "--input=scans and --output=scans/out: one contains the other"),
+    ({"output": "."}, "--input=scans and --output=.: one contains the other"),
+    ({"output": "link"}, "--input=scans and --output=link: one contains the other"),
     ({"output": "note.txt"}, "cannot write to note.txt"),
     ({"clinical": "note.txt"}, "--clinical without --grade_workdir"),
     ({"grade_workdir": "RUN"}, "holds a run that does not grade"),

@@ -242,7 +242,7 @@ def test_bad_input_is_one_line(first, tmp_path):
         with pytest.raises(UserError, match=r"config.json .*; pass the --workdir of a training run"):
             report.report([folder], tmp_path / "out")
     (tmp_path / "config.json").write_text('{"architectures": []}')
-    with pytest.raises(UserError, match="is not of a training run"):
+    with pytest.raises(UserError, match="is not the config of a training run"):
         report.report([tmp_path], tmp_path / "out")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write to .*; choose another --output"):

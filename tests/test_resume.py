@@ -86,7 +86,7 @@ def test_it_was_interrupted_where_it_should(interrupted):
 def test_sigterm_saves_and_says_how_to_go_on(interrupted):
     last = interrupted["ends"]["asked"].out.splitlines()[-1]
     step = max(interrupted["asked"])
-    assert last == f"stopped by SIGTERM at step {step}, which is saved; the same command goes on from it"
+    assert last == f"stopped by SIGTERM at step {step}, which is saved; run the same command to resume"
     assert 40 <= step < STEPS
     assert f"resuming from step {step} of {STEPS}" in interrupted["ends"]["last"].out
 

@@ -80,7 +80,7 @@ def test_each_run_goes_by_what_it_chose(trained, other, small_phantoms):
 
 @pytest.mark.parametrize("file, content, expected", [
     ("config.json", {"task": "classification"}, "holds a run of task classification"),
-    ("postprocess.json", None, "let the training end first"),
+    ("postprocess.json", None, "complete the training first"),
 ])  # fmt: skip
 def test_a_run_that_cannot_outline(file, content, expected, other):
     if content is None:

@@ -38,7 +38,7 @@ def test_training_slices_and_validation_volumes(monkeypatch, capsys):
     assert [(case.scan.patient, len(case.images)) for case in cases] == [("c", 4)]
     slices, _ = loaded(monkeypatch, without_label=("a",))
     assert len(slices.image) == 3
-    assert capsys.readouterr().out == "left out, their label is not known: 1 patients (a)\n"
+    assert capsys.readouterr().out == "skipped because their label is unknown: 1 patients (a)\n"
 
 
 def test_training_scans_do_not_stay_in_memory(monkeypatch):

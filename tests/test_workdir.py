@@ -132,7 +132,7 @@ def test_a_run_from_before_a_field_is_read_as_by_default(tmp_path, caplog):
     assert workdir.read_config(tmp_path) == whole and whole.model.features == 8
     [line] = caplog.messages
     newer = [f"loss.{name}" for name in default.get_config().loss] + ["model.grade_head"]
-    assert line.startswith(f"{tmp_path} was begun before there was ") and all(name in line for name in newer)
+    assert line.startswith(f"{tmp_path} is older than the config fields ") and all(name in line for name in newer)
     config = default.get_config()
     config.update_from_flattened_dict({"model.features": 8, "augment.crop_scale": (0.5, 1.0)})
     workdir.check(tmp_path, config)
@@ -144,7 +144,7 @@ def test_a_run_from_before_a_field_is_read_as_by_default(tmp_path, caplog):
 def test_another_program_s_config_is_no_run(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": []}')
     for use in (workdir.read_config, lambda folder: workdir.check(folder, default.get_config())):
-        with pytest.raises(UserError, match=r"config\.json is not of a training run"):
+        with pytest.raises(UserError, match=r"config\.json is not the config of a training run"):
             use(tmp_path)
 
 
