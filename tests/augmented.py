@@ -1,4 +1,4 @@
-"""One slice and its mask, augmented for many seeds."""
+"""Test helpers: augmentation of one slice and its mask with many seeds."""
 
 import ml_collections
 import numpy as np
@@ -25,14 +25,14 @@ EVERYTHING = {**ALL, **INTENSITY, "missing_sequence": 0.5, "flip_horizontal": 0.
 
 
 def config(**fields) -> ml_collections.ConfigDict:
-    """`config.augment` with every kind switched off except `fields`."""
+    """Return `config.augment` with every kind of augmentation off except `fields`."""
     result = default.get_config().augment
     result.update(OFF | fields)
     return result
 
 
 def run(image, mask, seeds=range(1), **fields) -> tuple[np.ndarray, np.ndarray]:
-    """Images (seed, height, width, 3) and masks (seed, height, width) for the example numbers `seeds`."""
+    """Return images (seed, height, width, 3) and masks (seed, height, width) for the example numbers `seeds`."""
     image, mask = tf.constant(image, tf.float32), tf.constant(mask, tf.float32)
     chosen = config(**fields)
 
@@ -46,12 +46,12 @@ def run(image, mask, seeds=range(1), **fields) -> tuple[np.ndarray, np.ndarray]:
 
 
 def noise(seed=0) -> np.ndarray:
-    """An image of white noise: (SIZE, SIZE, 3) float32."""
+    """Return an image of white noise, (SIZE, SIZE, 3) float32."""
     return np.random.default_rng(seed).normal(size=(SIZE, SIZE, 3)).astype(np.float32)
 
 
 def lopsided() -> np.ndarray:
-    """A mask unlike any of its mirror images: (SIZE, SIZE) float32."""
+    """Return a mask without mirror symmetry, (SIZE, SIZE) float32."""
     mask = np.zeros((SIZE, SIZE), np.float32)
     mask[6:14, 5:25] = mask[6:24, 5:11] = 1
     return mask

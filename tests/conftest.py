@@ -1,4 +1,4 @@
-"""What several tests read: phantoms made once, a run trained once, tiny folders made per test, the command line."""
+"""Shared fixtures: phantom data, a trained run, small weights, and the command line."""
 
 import contextlib
 import io
@@ -20,15 +20,15 @@ from lgg_jax import __main__, synthesize
 from lgg_jax.models import resnet
 from lgg_jax.weights import names, pretrained
 
-__main__.import_tensorflow()  # as the command line does, before a test module does otherwise
+__main__.import_tensorflow()  # Before a test module imports TensorFlow without these settings.
 ROOT = Path(__file__).parents[1]
-# Three levels: XLA compiles them in half the time of five. Averaged weights and dropout take part in all that is
-# stored and resumed.
+# XLA compiles three levels in half the time of five. EMA of the weights and dropout are on, because checkpoints and
+# resuming must handle them.
 FIELDS = {"model.levels": 3, "model.dropout": 0.1, "optimizer.ema_decay": 0.9, "train.num_steps": 20}
 
 
 class Result(NamedTuple):
-    """What a command left behind."""
+    """Exit code, stdout and stderr of a command."""
 
     code: int
     out: str
@@ -37,8 +37,8 @@ class Result(NamedTuple):
 
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory):
-    """Prepared data and compiled programs are kept for the session, for the processes that tests start as well."""
-    folder = tmp_path_factory.getbasetemp().parent / "compiled"  # of all workers, and of the sessions before
+    """Cache prepared data and compiled programs for the session, including the processes that tests start."""
+    folder = tmp_path_factory.getbasetemp().parent / "compiled"  # shared by all workers and by later sessions
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LGG_JAX_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder))
@@ -50,7 +50,7 @@ def caches(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def phantoms(tmp_path_factory) -> Path:
-    """Twelve phantom patients. Only to be read."""
+    """Twelve phantom patients. Read-only."""
     folder = tmp_path_factory.mktemp("phantoms")
     synthesize.synthesize(folder, patients=12)
     return folder
@@ -58,7 +58,7 @@ def phantoms(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_phantoms(tmp_path_factory) -> Path:
-    """The same on 64 × 64 pixels, for what trains. Only to be read."""
+    """Twelve phantom patients with 64 × 64 pixels, for training. Read-only."""
     folder = tmp_path_factory.mktemp("small")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(synthesize, "SIZE", 64)
@@ -68,7 +68,7 @@ def small_phantoms(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def smoke_config(small_phantoms) -> ml_collections.ConfigDict:
-    """configs/smoke.py with FIELDS, to train in this process."""
+    """configs/smoke.py with FIELDS, for training in this process."""
     config = smoke.get_config()
     config.update_from_flattened_dict({**FIELDS, "data.dir": str(small_phantoms)})
     return config
@@ -76,7 +76,7 @@ def smoke_config(small_phantoms) -> ml_collections.ConfigDict:
 
 @pytest.fixture(scope="session")
 def trained(small_phantoms, tmp_path_factory) -> Path:
-    """The workdir of a finished run of `smoke_config`. Only to be read: copy it to change it."""
+    """The run directory of a complete training with `smoke_config`. Read-only: copy it to change it."""
     from lgg_jax import train
 
     config = smoke.get_config()
@@ -88,7 +88,7 @@ def trained(small_phantoms, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def small_resnet():
-    """ResNet50 of four narrow blocks: XLA compiles a step in seconds, not in half a minute."""
+    """ResNet50 with four narrow blocks. XLA compiles a step in seconds instead of half a minute."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resnet, "BLOCKS", (1, 1, 1, 1))
         patch.setattr(resnet, "WIDTHS", (4, 4, 8, 8))
@@ -97,15 +97,15 @@ def small_resnet():
 
 @pytest.fixture(scope="module")
 def weights(small_resnet, tmp_path_factory) -> Path:
-    """A file of random weights of `small_resnet` that expect their input as Keras does."""
+    """A file with random weights of `small_resnet` and the input scaling of Keras."""
     model = resnet.ResNet50(True)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, 32, 32, 3)), train=False))
     rng = np.random.default_rng(0)
 
     def values(path, leaf):
         fan_in = np.prod(leaf.shape[:-1]) if path[-1].key == "kernel" else 1e3
-        drawn = rng.normal(scale=np.sqrt(2 / fan_in), size=leaf.shape)
-        return np.float32(1 + drawn if path[-1].key in ("scale", "var") else drawn)
+        noise = rng.normal(scale=np.sqrt(2 / fan_in), size=leaf.shape)
+        return np.float32(1 + noise if path[-1].key in ("scale", "var") else noise)
 
     about = {"stride_on_first": True, "epsilon": 1e-3, "source": "random", "sha256": "0" * 64}
     content = pretrained.Pretrained(jax.tree.map_with_path(values, shapes), **about, **names.LAYOUTS[0].expects)
@@ -116,7 +116,7 @@ def weights(small_resnet, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def lgg() -> Callable[..., Result]:
-    """`lgg("evaluate", "--workdir=W")`: the command line within this process."""
+    """A function that runs the command line in this process, such as `lgg("evaluate", "--workdir=W")`."""
 
     def command(*words: object) -> Result:
         out, err = io.StringIO(), io.StringIO()
@@ -130,14 +130,14 @@ def lgg() -> Callable[..., Result]:
 
 
 def smoke_words(data_dir: Path, workdir: Path, **fields: object) -> list[str]:
-    """The words of `lgg_jax train` with configs/smoke.py and FIELDS; in `fields`, __ stands for a dot."""
-    given = FIELDS | {name.replace("__", "."): value for name, value in fields.items()} | {"data.dir": data_dir}
-    changes = [f"--config.{name}={value}" for name, value in given.items()]
+    """Return the arguments of `lgg_jax train` with configs/smoke.py and FIELDS; `fields` have __ instead of a dot."""
+    changed = FIELDS | {name.replace("__", "."): value for name, value in fields.items()} | {"data.dir": data_dir}
+    changes = [f"--config.{name}={value}" for name, value in changed.items()]
     return ["train", f"--config={ROOT}/configs/smoke.py", f"--workdir={workdir}", *changes]
 
 
 def launch(*words: object, **environment: str) -> subprocess.Popen:
-    """`python -m lgg_jax WORDS` in a process of its own, started and not waited for."""
+    """Start `python -m lgg_jax WORDS` in a process of its own, without waiting for it."""
     return subprocess.Popen(
         [sys.executable, "-m", "lgg_jax", *map(str, words)],
         cwd=ROOT, env=os.environ | environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -145,7 +145,7 @@ def launch(*words: object, **environment: str) -> subprocess.Popen:
 
 
 def result(process: subprocess.Popen, timeout: float = 240) -> Result:
-    """Waits for a launched process."""
+    """Wait for a process that `launch` started."""
     try:
         out, err = process.communicate(timeout=timeout)
     finally:
@@ -164,7 +164,7 @@ def real_data() -> Path:
 
 @pytest.fixture
 def tiny(tmp_path) -> Path:
-    """Two patients of three 8×8 slices, tumour in the second, with the grades in data.csv; to be spoilt at will."""
+    """Two patients with three slices of 8×8 pixels, tumour in the second slice, and grades in data.csv. Writable."""
     root = tmp_path / "tiny"
     for seed, name in enumerate(("TCGA_CS_0001_19990101", "TCGA_DU_0002_20000202")):
         write_patient(root / name, seed)
@@ -175,6 +175,7 @@ def tiny(tmp_path) -> Path:
 
 
 def write_patient(folder: Path, seed: int, slices: int = 3) -> None:
+    """Write random slices of 8×8 pixels in the kaggle_3m layout, with tumour in the second slice."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     for index in range(1, slices + 1):

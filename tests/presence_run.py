@@ -1,4 +1,4 @@
-"""A workdir as a classifier leaves it, scored by the task itself, without a training."""
+"""Test helper: the run directory of a classifier, made without training and scored by the task's own code."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from lgg_jax.tasks import preparation as grading
 
 
 def presence_run(folder: Path, patients: list[str]) -> Path:
-    """Three slices of each patient, split by slice, with eval/test and without logs; returns the folder."""
+    """Write a run directory with eval/test but without logs, split by slice, three slices per patient; return it."""
     config = seed_paper_classifier.get_config()
     config.data.dir = "elsewhere"
     splits = {"format": 1, "by": "slice", "train": ["TCGA_CS_4941:1"], "validation": ["TCGA_CS_4941:2"],
@@ -29,6 +29,6 @@ def presence_run(folder: Path, patients: list[str]) -> Path:
     about = [{"patient": patient, "institution": "NA", "grade": 2, "age": 40} for patient in patients]
     chosen, preparation = patient_scores.Thresholds(), grading.Preparation(None)
     results = patient_scores.scored(tables, about, chosen, preparation)
-    told = {"task": "classification", "step": 7, "dataset": "elsewhere", "split": "test", "target": "presence"}
-    evaluate.write(folder / "eval" / "test", told, results)
+    header = {"task": "classification", "step": 7, "dataset": "elsewhere", "split": "test", "target": "presence"}
+    evaluate.write(folder / "eval" / "test", header, results)
     return folder

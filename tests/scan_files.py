@@ -1,4 +1,4 @@
-"""A synthetic head without symmetry, written as TIFF, NIfTI and DICOM in any orientation and read again."""
+"""Test helpers: a synthetic head without symmetry, written as TIFF, NIfTI or DICOM in any orientation."""
 
 import warnings
 
@@ -23,7 +23,15 @@ _UNIT = {"L": (-1, 0, 0), "R": (1, 0, 0), "P": (0, -1, 0), "A": (0, 1, 0), "S": 
 
 
 def orient(axial, codes):
-    """(slice, row, column) as an array whose axes run to `codes`, and its affine to mm (x right, y front, z up)."""
+    """Reorient an axial array (slice, row, column).
+
+    Args:
+      axial: the array.
+      codes: the direction of each axis of the result, such as "RSA".
+
+    Returns:
+      The array and its affine to mm (x right, y anterior, z superior).
+    """
     array = axial.transpose([_AXES[code][0] for code in codes])[tuple(slice(None, None, _AXES[c][1]) for c in codes)]
     affine = np.eye(4)
     for axis, code in enumerate(codes):
@@ -59,7 +67,7 @@ def write_brats(folder, codes="LPS", names=("_t1", "_flair", "_t1ce")):
 
 
 def write_dicom(folder, axial, codes="SPL", study="1.2.3", **fields):
-    """A series whose slices, rows and columns run to `codes`, in files whose names tell nothing of the order."""
+    """Write a series whose slices, rows and columns have the directions `codes`. File names do not have the order."""
     folder.mkdir(parents=True)
     array, affine = orient(axial, codes)
     series = generate_uid()
@@ -90,7 +98,7 @@ def write_dicom(folder, axial, codes="SPL", study="1.2.3", **fields):
 
 
 def change(path, **fields):
-    """Sets fields of a DICOM file; None removes one."""
+    """Set fields of a DICOM file; None removes a field."""
     dataset = pydicom.dcmread(path)
     for keyword, value in fields.items():
         if value is None:
@@ -101,13 +109,14 @@ def change(path, **fields):
 
 
 def by_position(folder):
+    """Return the headers of a series in the order of the slice positions."""
     headers = [pydicom.dcmread(path) for path in folder.iterdir()]
     normal = np.cross(headers[0].ImageOrientationPatient[:3], headers[0].ImageOrientationPatient[3:])
     return sorted(headers, key=lambda header: normal @ np.array(header.ImagePositionPatient, float))
 
 
 def read(path, **arguments):
-    """The one scan at `path`, without the warning of missing sequences."""
+    """Read the only scan at `path`, without the warnings about missing sequences."""
     [source] = find_scans(path, **arguments)
     with warnings.catch_warnings(action="ignore"):
         return source.read()
