@@ -1,4 +1,4 @@
-"""Configs: their files, their fields and the range of each; a mistake is one line before any data is loaded."""
+"""Configs: files, fields and ranges. Errors are printed as one line before any data is loaded."""
 
 import json
 import math
@@ -24,7 +24,7 @@ TUPLES = {"augment.crop_scale": 2, "model.hidden": 0, "model.input_scale": 3, "e
 
 
 def with_field(name: str, value: object) -> ml_collections.ConfigDict:
-    """configs/default.py with any value in a field: a config that is made afresh may have that."""
+    """Return the config of configs/default.py with one changed field, whose value may have any type."""
     return ml_collections.ConfigDict(traverse_util.unflatten_dict(FIELDS | {name: value}, sep="."))
 
 
@@ -39,7 +39,7 @@ def test_every_numeric_field_has_a_range_and_no_other():
 
 
 @pytest.mark.parametrize("name", RANGES)
-def test_a_range_is_of_the_fields_type(name):
+def test_a_range_has_the_type_of_the_default(name):
     assert RANGES[name].entries == TUPLES.get(name)
     values = FIELDS[name] if name in TUPLES else [FIELDS[name]]
     assert all(isinstance(value, int) == RANGES[name].whole for value in values)
@@ -53,7 +53,7 @@ def test_every_config_is_within_its_ranges(name):
 
 
 @pytest.mark.parametrize("name", RANGES)
-def test_numbers_that_a_field_cannot_have(name):
+def test_values_outside_a_range(name):
     numbers = RANGES[name]
     below = numbers.low - 1 if numbers.low_included else numbers.low
     above = numbers.high * 2 if numbers.high_included else numbers.high
@@ -67,7 +67,7 @@ def test_numbers_that_a_field_cannot_have(name):
 
 
 @pytest.mark.parametrize("name", RANGES)
-def test_the_ends_of_a_range(name):
+def test_the_bounds_of_a_range(name):
     numbers = RANGES[name]
     low = numbers.low if numbers.low_included else np.nextafter(numbers.low, 1).item()
     high = numbers.high if numbers.high_included else np.nextafter(numbers.high, 0).item()
@@ -82,7 +82,7 @@ def test_the_ends_of_a_range(name):
     (Range(0, low_included=False, entries=2), "a tuple of 2 numbers, each above 0 and finite"),
     (Range(1, 9, whole=True, entries=0), "a tuple of whole numbers, each at least 1 and at most 9"),
 ])  # fmt: skip
-def test_a_range_in_words(numbers, expected):
+def test_the_description_of_a_range(numbers, expected):
     assert str(numbers) == expected
 
 
@@ -92,7 +92,7 @@ def test_a_range_in_words(numbers, expected):
     ("optimizer.frozen", "backbone", "a tuple of strings in quotes, such as"),
     ("optimizer.frozen", (1,), "a tuple of strings in quotes, such as"),
 ])  # fmt: skip
-def test_another_type_than_the_defaults(name, value, expected):
+def test_a_value_of_another_type_than_the_default(name, value, expected):
     with pytest.raises(UserError, match=rf"^config\.{name}={re.escape(repr(value))}; choose {expected}"):
         check_ranges(with_field(name, value))
     check_ranges(with_field("optimizer.frozen", ["backbone"]))
@@ -100,15 +100,15 @@ def test_another_type_than_the_defaults(name, value, expected):
 
 @pytest.fixture
 def no_data(monkeypatch):
-    """Fails the test that looks at data."""
-    def looked(*_arguments):
-        pytest.fail("data was looked at")
+    """Fail the test if it reads data."""
+    def read(*_arguments):
+        pytest.fail("data was read")
 
     for name in ("load_volumes", "list_patients", "resolve_splits", "read_splits"):
-        monkeypatch.setattr(dataset, name, looked)
+        monkeypatch.setattr(dataset, name, read)
 
 
-@pytest.mark.parametrize("name, value, said", [
+@pytest.mark.parametrize("name, value, printed", [
     ("optimizer.learning_rate", "-1", "-1.0"),
     ("optimizer.learning_rate", "nan", "nan"),
     ("optimizer.learning_rate", "inf", "inf"),
@@ -129,9 +129,9 @@ def no_data(monkeypatch):
     ("seed", str(2**32), str(2**32)),
     ("data.size", "9" * 30, "9" * 30),
 ])  # fmt: skip
-def test_values_on_the_command_line(lgg, no_data, tmp_path, name, value, said):
+def test_values_on_the_command_line(lgg, no_data, tmp_path, name, value, printed):
     ended = lgg(*smoke_words("nowhere", tmp_path / "run"), f"--config.{name}={value}")
-    assert_one_line(ended, re.escape(f"config.{name}={said}"))
+    assert_one_line(ended, re.escape(f"config.{name}={printed}"))
     assert not (tmp_path / "run").exists()
 
 
@@ -155,7 +155,7 @@ def test_a_warm_up_longer_than_the_run(lgg, no_data, tmp_path):
 
 
 def test_a_warm_up_longer_than_the_epochs(lgg, small_phantoms, tmp_path):
-    """The number of steps is known once the slices are counted."""
+    """The number of steps is known after the slices are counted."""
     fields = {"train__num_steps": 0, "train__epochs": 1.0, "optimizer__warmup_steps": 10**6}
     ended = lgg(*smoke_words(small_phantoms, tmp_path / "run", **fields))
     assert_one_line(ended, r"config\.optimizer\.warmup_steps=1000000 is longer than the run of [0-9]+ steps")
@@ -201,7 +201,7 @@ def test_a_config_file_that_fails(lgg, tmp_path, text, expected, words):
     (RETURNED.format("from ml_collections import config_dict; config.seed = config_dict.required_placeholder(int)",
                      "config"), "mine.py: a field cannot be written as JSON"),
 ])  # fmt: skip
-def test_a_config_file_with_faulty_fields(lgg, no_data, tmp_path, text, expected):
+def test_a_config_file_with_invalid_fields(lgg, no_data, tmp_path, text, expected):
     path = tmp_path / "mine.py"
     path.write_text(text)
     assert_one_line(lgg("train", f"--config={path}", f"--workdir={tmp_path}/run"), expected)
@@ -220,7 +220,7 @@ def test_a_config_file_with_an_argument(tmp_path):
     assert config.seed == 7 and config.is_locked
 
 
-def test_an_old_run_is_evaluated_whatever_its_values(lgg, trained, tmp_path):
+def test_ranges_are_not_checked_for_the_evaluation_of_an_old_run(lgg, trained, tmp_path):
     path = shutil.copytree(trained, tmp_path / "run") / "config.json"
     content = json.loads(path.read_text())
     content["eval"]["threshold"], content["model"]["dropout"], content["seed"] = 1.0, 1.0, -1
@@ -229,6 +229,6 @@ def test_an_old_run_is_evaluated_whatever_its_values(lgg, trained, tmp_path):
     assert (ended.code, ended.err) == (0, "")
 
 
-def test_fields_are_flat_and_in_order_and_empty_parts_have_none():
+def test_fields_are_flat_and_ordered_without_empty_parts():
     config = ml_collections.ConfigDict({"b": {"y": 1, "x": (2,)}, "a": {}, "c": "text"})
     assert list(config_lib.fields_of(config).items()) == [("b.y", 1), ("b.x", [2]), ("c", "text")]

@@ -1,4 +1,4 @@
-"""Parity: the converted network computes what the source does, block by block; and `convert` on the command line."""
+"""`convert`: the converted network has the same activations as the source, block by block; and the command line."""
 
 import importlib
 import json
@@ -39,16 +39,16 @@ def images(size: int = 64) -> np.ndarray:
 
 
 def activations(pretrained: Pretrained, x: np.ndarray) -> list[np.ndarray]:
-    """Of the sixteen blocks, then the logits."""
+    """Return the outputs of the sixteen blocks, then the logits."""
     model = ResNet50(pretrained.stride_on_first, 1000, pretrained.epsilon)
-    seen = partial(model.apply, capture_intermediates=lambda module, _: isinstance(module, Bottleneck), train=False)
-    logits, kept = jax.jit(partial(seen, mutable=["intermediates"]))(pretrained.variables, x)
-    kept = kept["intermediates"]
-    return [*(kept[f"stage{stage}_block{block}"]["__call__"][0] for stage, block in BLOCK_NAMES), logits]
+    apply = partial(model.apply, capture_intermediates=lambda module, _: isinstance(module, Bottleneck), train=False)
+    logits, state = jax.jit(partial(apply, mutable=["intermediates"]))(pretrained.variables, x)
+    outputs = state["intermediates"]
+    return [*(outputs[f"stage{stage}_block{block}"]["__call__"][0] for stage, block in BLOCK_NAMES), logits]
 
 
 def assert_same(ours: list, theirs: list) -> None:
-    """Within 1e-4 of the largest value, map by map."""
+    """Assert that each pair of arrays differs by less than 1e-4 of the largest value."""
     errors = [np.abs(a - b).max() / np.abs(b).max() for a, b in zip(ours, map(np.asarray, theirs), strict=True)]
     assert max(errors) < 1e-4, errors
     print(f"largest relative difference: blocks {max(errors[:-1]):.1e}, logits {errors[-1]:.1e}")
@@ -59,7 +59,7 @@ def assert_equal(ours: Pretrained, theirs: Pretrained) -> None:
 
 
 def random_values(shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
-    """Kernels that keep the activations' size; everything else between 0.5 and 1.5, so that it counts."""
+    """Return kernels that preserve the scale of activations, and values between 0.5 and 1.5 for all other tensors."""
     rng = np.random.default_rng(0)
     return [
         (rng.normal(size=shape) * np.sqrt(2 / np.prod(shape[:-1])) if len(shape) > 1 else rng.random(shape) + 0.5)
@@ -70,7 +70,7 @@ def random_values(shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
 
 @pytest.fixture(scope="module")
 def keras_model():
-    """keras.applications.ResNet50 with random weights, biases and statistics."""
+    """keras.applications.ResNet50 with random weights, biases and BatchNorm statistics."""
     import keras
 
     model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classifier_activation=None)
@@ -87,7 +87,7 @@ def whole_h5(keras_model, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def tensors(keras_model) -> dict[str, list[np.ndarray]]:
-    """By the layer's name."""
+    """{layer name: weights}."""
     return {layer.name: layer.get_weights() for layer in keras_model.layers if layer.weights}
 
 
@@ -96,7 +96,7 @@ def converted(whole_h5) -> Pretrained:
     return convert.convert(str(whole_h5), include_top=True)
 
 
-def test_keras_computes_the_same(keras_model, converted):
+def test_activations_equal_those_of_keras(keras_model, converted):
     import keras
 
     names = [*(f"conv{stage + 1}_block{block + 1}_out" for stage, block in BLOCK_NAMES), "predictions"]
@@ -113,7 +113,7 @@ def test_weights_of_keras_3(keras_model, converted, tmp_path):
 
 
 def test_old_layer_names(tensors, converted, tmp_path):
-    """The file as Keras 1 wrote it: weights alone, byte strings, running_std for the variance."""
+    """A file in the format of Keras 1: weights only, byte strings, running_std as the name of the variance."""
     names = old_names()
     path = tmp_path / "old.h5"
     with h5py.File(path, "w") as file:
@@ -130,7 +130,7 @@ def test_old_layer_names(tensors, converted, tmp_path):
 
 
 def old_names() -> dict[str, str]:
-    """Some written out, against a mistake in both tables."""
+    """Return {new name: old name}. Some are also checked against constants, in case both tables have an error."""
     parts = zip(tensors_of(KERAS, 1000), tensors_of(OLD_KERAS, 1000), strict=True)
     names = {new.split("/")[0]: old.split("/")[0] for new, old in parts}
     expected = {
@@ -143,7 +143,7 @@ def old_names() -> dict[str, str]:
 
 
 def test_tfjs_with_a_description_of_the_network(keras_model, tensors, converted, tmp_path):
-    """The description has the last word on epsilon and strides."""
+    """Epsilon and strides are read from the description."""
     config = json.loads(keras_model.to_json())
     for layer in config["config"]["layers"]:
         if layer["class_name"] == "BatchNormalization":
@@ -166,7 +166,7 @@ def test_tfjs_with_a_description_of_the_network(keras_model, tensors, converted,
 
 
 def torch_state() -> dict[str, np.ndarray]:
-    """Random weights in torchvision's names and layout: (out, in, height, width)."""
+    """Return random weights with the names and the layout of torchvision: (out, in, height, width)."""
     shapes = {name: shape for name, (_, shape) in tensors_of(TORCHVISION, 1000).items()}
     values = dict(zip(shapes, random_values([*shapes.values()]), strict=True))
     order = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
@@ -175,7 +175,7 @@ def torch_state() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_torch_computes_the_same(tmp_path, suffix):
+def test_activations_equal_those_of_torch(tmp_path, suffix):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     state = {name: torch.tensor(value) for name, value in torch_state().items()}
     path = tmp_path / f"resnet50{suffix}"
@@ -189,7 +189,7 @@ def test_torch_computes_the_same(tmp_path, suffix):
 
 
 def torch_activations(torch, state: dict, images) -> list[np.ndarray]:
-    """ResNet50 v1.5 written anew with torch's functions; maps as (batch, height, width, channel)."""
+    """Compute ResNet50 v1.5 with torch's functions; activations are (batch, height, width, channel)."""
     functional = torch.nn.functional
 
     def layer(x, conv: str, norm: str, stride: int = 1, padding: int = 0):
@@ -198,18 +198,18 @@ def torch_activations(torch, state: dict, images) -> list[np.ndarray]:
         return functional.batch_norm(x, mean, var, scale, bias)
 
     x = layer(images.permute(0, 3, 1, 2), "conv1", "bn1", stride=2, padding=3).relu()
-    x, seen = functional.max_pool2d(x, 3, 2, padding=1), []
+    x, outputs = functional.max_pool2d(x, 3, 2, padding=1), []
     for stage, block in BLOCK_NAMES:
         name, stride = f"layer{stage}.{block}.", 2 if stage > 1 and block == 0 else 1
         out = layer(x, f"{name}conv1", f"{name}bn1").relu()
         out = layer(out, f"{name}conv2", f"{name}bn2", stride, padding=1).relu()
         shortcut = x if block else layer(x, f"{name}downsample.0", f"{name}downsample.1", stride)
         x = (shortcut + layer(out, f"{name}conv3", f"{name}bn3")).relu()
-        seen.append(x.permute(0, 2, 3, 1).numpy())
-    return [*seen, functional.linear(x.mean(dim=(2, 3)), state["fc.weight"], state["fc.bias"]).numpy()]
+        outputs.append(x.permute(0, 2, 3, 1).numpy())
+    return [*outputs, functional.linear(x.mean(dim=(2, 3)), state["fc.weight"], state["fc.bias"]).numpy()]
 
 
-def test_torchvision_s_layout_without_torch(tmp_path, capsys):
+def test_the_layout_of_torchvision_without_torch(tmp_path, capsys):
     state = torch_state()
     path, output = tmp_path / "resnet50.safetensors", tmp_path / "new" / "converted.safetensors"
     safetensors.numpy.save_file({name: np.asarray(value) for name, value in state.items()}, path)
@@ -225,7 +225,7 @@ def test_torchvision_s_layout_without_torch(tmp_path, capsys):
     np.testing.assert_array_equal(statistics["var"], state["layer4.2.bn3.running_var"])
 
 
-def test_the_digest_is_looked_at_before_the_file_is_read(tmp_path):
+def test_the_digest_is_compared_before_the_file_is_parsed(tmp_path):
     path = tmp_path / "evil.h5"
     path.write_bytes(b"abc")
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -241,13 +241,13 @@ def test_an_output_that_is_a_folder(tmp_path):
         run(source="keras", output=tmp_path)
 
 
-def test_keras_downloads(monkeypatch, whole_h5, converted):
+def test_weights_downloaded_by_keras(monkeypatch, whole_h5, converted):
     keras = importlib.import_module("keras")
     monkeypatch.setattr(keras.utils, "get_file", lambda name, url, **_: str(whole_h5) if url.endswith(name) else None)
     assert_equal(convert.convert("keras", include_top=True), converted)
 
 
-def test_keras_cannot_download(monkeypatch):
+def test_a_failed_download(monkeypatch):
     def offline(*_, **__):
         raise Exception("URL fetch failure")
 
@@ -264,7 +264,7 @@ def tfjs_resnet50() -> str:
     return folder
 
 
-def test_a_cat_is_an_egyptian_cat(tfjs_resnet50, tmp_path):
+def test_the_class_of_a_photo_is_egyptian_cat(tfjs_resnet50, tmp_path):
     output = tmp_path / "resnet50.safetensors"
     assert run(source=tfjs_resnet50, output=output, include_top=True) == 0
     pretrained = read_pretrained(output)

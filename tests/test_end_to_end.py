@@ -1,4 +1,4 @@
-"""A shipped config, shrunk by a few fields, through the real command line: from phantoms to figures; and its phases."""
+"""End to end on the command line: a shipped config, reduced by a few fields, from phantoms to figures."""
 
 import importlib
 import json
@@ -32,9 +32,9 @@ SUMMARY = {"mean", "median", "std", "ci95", "n"}
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory, lgg) -> Path:
-    """Everything a person types, in order; every command must end well and say nothing on stderr."""
-    folder = tmp_path_factory.mktemp("story")
+def end_to_end(tmp_path_factory, lgg) -> Path:
+    """The folder after synthesize, check, train and evaluate. Every command succeeds and prints nothing to stderr."""
+    folder = tmp_path_factory.mktemp("end_to_end")
     data, run = folder / "phantoms", folder / "run"
     changes = [f"--config.{name}={value}" for name, value in SHRUNK.items()]
     for command, *words in (
@@ -57,10 +57,10 @@ def read_cases(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "cases.csv", keep_default_na=False, na_values=[""])
 
 
-def test_metrics_have_the_form_that_scripts_rely_on(story):
-    metrics = read_json(story / "run/eval/test/metrics.json")
+def test_the_keys_of_metrics_json(end_to_end):
+    metrics = read_json(end_to_end / "run/eval/test/metrics.json")
     assert metrics["task"] == "segmentation"
-    assert (metrics["split"], metrics["dataset"]) == ("test", str(story / "phantoms"))
+    assert (metrics["split"], metrics["dataset"]) == ("test", str(end_to_end / "phantoms"))
     assert metrics["step"] in (30, 60, 90)
     for name in ("volume_dice", "volume_iou", "hd95_px", "sensitivity", "precision"):
         assert set(metrics[name]) == SUMMARY
@@ -74,33 +74,33 @@ def test_metrics_have_the_form_that_scripts_rely_on(story):
     assert set(metrics["subgroups"]) == {"institution", "grade", "missing_sequences", "tumour_size"}
 
 
-def test_it_has_learnt_something(story):
-    metrics = read_json(story / "run/eval/test/metrics.json")
+def test_the_trained_model_segments(end_to_end):
+    metrics = read_json(end_to_end / "run/eval/test/metrics.json")
     assert metrics["volume_dice"]["mean"] > 0.5
 
 
-def test_a_case_is_a_patient_of_the_split_and_the_numbers_follow_from_the_cases(story):
-    cases = read_cases(story / "run/eval/test")
-    splits = read_json(story / "run/splits.json")
+def test_cases_csv_has_the_patients_of_the_split_and_gives_the_metrics(end_to_end):
+    cases = read_cases(end_to_end / "run/eval/test")
+    splits = read_json(end_to_end / "run/splits.json")
     assert sorted(cases["patient"]) == splits["test"]
-    metrics = read_json(story / "run/eval/test/metrics.json")
+    metrics = read_json(end_to_end / "run/eval/test/metrics.json")
     again = json.loads(json.dumps(summarise(cases)))
     assert {name: metrics[name] for name in again} == again
-    for volume in kaggle.load_volumes(story / "phantoms", patients=splits["test"]):
+    for volume in kaggle.load_volumes(end_to_end / "phantoms", patients=splits["test"]):
         row = cases[cases["patient"] == volume.patient].iloc[0]
         assert row["slices"] == len(volume.image)
         assert row["tumour_pixels"] == volume.mask.sum()
 
 
-def test_figures_are_pictures(story):
+def test_figures_are_png_files(end_to_end):
     for name in ("overlays.png", "dice.png"):
-        with Image.open(story / "run/eval/test/figures" / name) as picture:
+        with Image.open(end_to_end / "run/eval/test/figures" / name) as picture:
             assert picture.format == "PNG"
             assert min(picture.size) > 100
 
 
-def test_the_workdir_is_as_described(story):
-    run = story / "run"
+def test_the_files_of_a_workdir(end_to_end):
+    run = end_to_end / "run"
     assert {path.name for path in run.iterdir()} == {
         "config.json", "splits.json", "length.json", "versions.json", "postprocess.json", "checkpoints", "logs",
         "eval"}
@@ -110,30 +110,30 @@ def test_the_workdir_is_as_described(story):
     assert read_json(run / "postprocess.json")["step"] == read_json(run / "eval/test/metrics.json")["step"]
 
 
-def test_tensorboard_reads_the_events(story):
-    events = EventAccumulator(str(story / "run/logs"))
+def test_tensorboard_events(end_to_end):
+    events = EventAccumulator(str(end_to_end / "run/logs"))
     events.Reload()
     assert {"train/loss", "train/grad_norm", "validation/volume_dice"} <= set(events.Tags()["tensors"])
     assert [event.step for event in events.Tensors("validation/volume_dice")] == [30, 60, 90]
     pictures = [tag for tag in events.Tags()["tensors"] if tag.startswith("validation/TCGA")]
     assert len(pictures) == 1
-    last = [json.loads(line) for line in (story / "run/logs/metrics.jsonl").read_text().splitlines()][-1]
+    last = [json.loads(line) for line in (end_to_end / "run/logs/metrics.jsonl").read_text().splitlines()][-1]
     assert last["step"] == 90
 
 
-def test_external_validation_needs_no_table(story, lgg, tmp_path):
+def test_external_validation_without_clinical_table(end_to_end, lgg, tmp_path):
     other = tmp_path / "other"
     assert lgg("synthesize", f"--output={other}", "--patients=3", "--seed=9").code == 0
     (other / "data.csv").unlink()
-    ended = lgg("evaluate", f"--workdir={story}/run", f"--data_dir={other}", "--split=all", "--name=x")
+    ended = lgg("evaluate", f"--workdir={end_to_end}/run", f"--data_dir={other}", "--split=all", "--name=x")
     assert ended.code == 0, ended.err
-    metrics = read_json(story / "run/eval/x/metrics.json")
+    metrics = read_json(end_to_end / "run/eval/x/metrics.json")
     assert (metrics["dataset"], metrics["split"], metrics["volume_dice"]["n"]) == (str(other), "all", 3)
     assert set(metrics["subgroups"]["grade"]) == {"unknown"}
-    assert sorted(read_cases(story / "run/eval/x")["patient"]) == sorted(kaggle.list_patients(other)["patient"])
+    assert sorted(read_cases(end_to_end / "run/eval/x")["patient"]) == sorted(kaggle.list_patients(other)["patient"])
 
 
-def test_a_second_phase_starts_from_the_best_weights_with_the_same_patients(
+def test_init_from_takes_the_best_weights_and_the_splits(
     trained, smoke_config, tmp_path, monkeypatch
 ):
     smoke_config.update_from_flattened_dict({"init_from": str(trained), "seed": 5, "data.test_fraction": 0.5})
@@ -150,8 +150,8 @@ def test_a_second_phase_starts_from_the_best_weights_with_the_same_patients(
     assert read_json(tmp_path / "second/splits.json") == read_json(trained / "splits.json")
 
 
-def test_early_stopping_ends_early_and_chooses_all_the_same(smoke_config, tmp_path, capsys):
-    """Without learning the score stays as it is, and of equals the later is the best: so let it fall."""
+def test_early_stopping_still_chooses_the_postprocessing(smoke_config, tmp_path, capsys):
+    """The scores fall after the second validation. Of equal scores, the later one would be the best."""
     smoke_config.update_from_flattened_dict({
         "train.num_steps": 100, "train.eval_every": 2, "train.patience": 2, "train.checkpoint_every": 100,
     })  # fmt: skip
@@ -166,7 +166,7 @@ def test_early_stopping_ends_early_and_chooses_all_the_same(smoke_config, tmp_pa
     assert restore_variables(tmp_path)[1] == 4
 
 
-def test_minutes_become_steps_once(small_phantoms, tmp_path, lgg):
+def test_minutes_are_converted_to_steps_once(small_phantoms, tmp_path, lgg):
     words = smoke_words(small_phantoms, tmp_path / "run", train__num_steps=0, train__minutes=0.1)
     ended = lgg(*words)
     assert ended.code == 0, ended.err
@@ -180,7 +180,7 @@ def test_minutes_become_steps_once(small_phantoms, tmp_path, lgg):
 
 
 def test_divergence_keeps_the_last_good_checkpoint(trained, small_phantoms, tmp_path, monkeypatch, lgg):
-    """The run is half done, and from its next step on there is nothing but infinity to see."""
+    """A run is resumed in the middle, and all further images are infinite."""
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
     (workdir / "length.json").write_text('{"num_steps": 60}')
@@ -199,13 +199,13 @@ def test_divergence_keeps_the_last_good_checkpoint(trained, small_phantoms, tmp_
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_config_has_the_fields_and_a_model(name):
+def test_every_config_has_all_fields_and_a_model(name):
     config = importlib.import_module(f"configs.{name}").get_config()
     assert fields(config) == fields(default.get_config())
     assert importlib.import_module(f"configs.{name}").__doc__.count("python -m lgg_jax train") == 1
     task, size, channels = tasks.get(config.task), config.data.size, 3 * (1 + 2 * config.data.context)
     assert resolve(config) == config
-    config.data.segmentation_workdir = "W" if name == "grade_two_stage" else ""  # which must be given
+    config.data.segmentation_workdir = "W" if name == "grade_two_stage" else ""  # This config requires a value.
     task.check(config)
     model = models.create_model(config.model)
     inputs = task.inputs({"image": jnp.zeros((1, size, size, channels)), "clinical": jnp.zeros((1, 0))})

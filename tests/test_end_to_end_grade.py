@@ -1,4 +1,4 @@
-"""The grade by folds, the joint model and a split by slice, by shipped configs shrunk by a few fields."""
+"""End to end with shipped configs, reduced by a few fields: grading by folds, the joint model, a split by slice."""
 
 import functools
 import json
@@ -28,8 +28,7 @@ LEVEL = {"accuracy", "f1", "auc", "auc_ci95", "brier", "ece", "n", "n_positive"}
 
 
 def words(config: str, data: Path, workdir: Path, fields: dict) -> list[str]:
-    given = {"data.dir": data} | fields
-    changes = [f"--config.{name}={value}" for name, value in given.items()]
+    changes = [f"--config.{name}={value}" for name, value in ({"data.dir": data} | fields).items()]
     return ["train", f"--config={ROOT}/configs/{config}.py", f"--workdir={workdir}", *changes]
 
 
@@ -42,65 +41,65 @@ def lines(workdir: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def typed(lgg):
-    """A command that ends well and says nothing on stderr; its output."""
+def run_command(lgg):
+    """A function that runs a command, asserts that it succeeds without output on stderr, and returns its stdout."""
 
-    def command(*given: object) -> str:
-        ended = lgg(*given)
-        assert (ended.code, ended.err) == (0, ""), (given, ended)
+    def command(*arguments: object) -> str:
+        ended = lgg(*arguments)
+        assert (ended.code, ended.err) == (0, ""), (arguments, ended)
         return ended.out
 
     return command
 
 
-def trained_and_resumed(typed, command: list[str], workdir: Path) -> str:
-    """Trains, finds the run twice as long, and goes on; what it said the second time."""
-    typed(*command)
+def trained_and_resumed(run_command, command: list[str], workdir: Path) -> str:
+    """Train, double the number of steps, and resume; return the output of the resumed training."""
+    run_command(*command)
     (workdir / "length.json").write_text('{"num_steps": 8}')
-    said = typed(*command)
-    assert "resuming from step 4 of 8" in said
+    printed = run_command(*command)
+    assert "resuming from step 4 of 8" in printed
     assert [line["step"] for line in lines(workdir) if "train/loss" in line] == list(range(1, 9))
-    return said
+    return printed
 
 
 @pytest.fixture(scope="module")
-def folds(small_phantoms, weights, typed, tmp_path_factory) -> Path:
-    """configs/grade_resnet50.py on two folds; the file of weights is gone when they are evaluated."""
+def folds(small_phantoms, weights, run_command, tmp_path_factory) -> Path:
+    """Two folds of configs/grade_resnet50.py. The weights file is deleted before the evaluation."""
     folder = tmp_path_factory.mktemp("folds")
     file = shutil.copy(weights, folder / "weights.safetensors")
     fields = GRADE | {"model.pretrained": file, "data.folds": 2}
     first, second = (
         words("grade_resnet50", small_phantoms, folder / str(fold), fields | {"data.fold": fold}) for fold in range(2)
     )
-    (folder / "said0").write_text(trained_and_resumed(typed, first, folder / "0"))
-    (folder / "said1").write_text(typed(*second))
+    (folder / "output0").write_text(trained_and_resumed(run_command, first, folder / "0"))
+    (folder / "output1").write_text(run_command(*second))
     Path(file).unlink()
-    typed("evaluate", f"--workdir={folder}/0", "--split=validation")
-    typed("evaluate", f"--workdir={folder}/0", f"--workdir={folder}/1")
+    run_command("evaluate", f"--workdir={folder}/0", "--split=validation")
+    run_command("evaluate", f"--workdir={folder}/0", f"--workdir={folder}/1")
     return folder
 
 
-def test_patients_without_a_grade_are_left_out_and_counted(folds, small_phantoms):
+def test_patients_without_a_grade_are_skipped_and_counted(folds, small_phantoms):
     grades = kaggle.list_patients(small_phantoms).set_index("patient")["grade"]
     unknown = set(grades.index[grades.isna()])
     trained = [read_json(folds / f"{fold}/splits.json") for fold in range(2)]
-    left_out = [unknown & {*splits["train"], *splits["validation"]} for splits in trained]
-    assert unknown and set().union(*left_out) == unknown
-    for fold, names in enumerate(left_out):
+    skipped = [unknown & {*splits["train"], *splits["validation"]} for splits in trained]
+    assert unknown and set().union(*skipped) == unknown
+    for fold, names in enumerate(skipped):
         line = f"skipped because their label is unknown: {len(names)} patients ({', '.join(sorted(names))})"
-        assert (line in (folds / f"said{fold}").read_text()) == bool(names)
+        assert (line in (folds / f"output{fold}").read_text()) == bool(names)
     cases = pd.read_csv(folds / "0/eval/folds/cases.csv")
     assert set(cases["patient"]) == set(grades.index) - unknown
     assert all(grades[row.patient] == row.grade == 2 + row.label for row in cases.itertuples())
 
 
-def test_the_frozen_backbone_is_that_of_the_file(folds, weights):
-    variables, given = restore_variables(folds / "0")[0], read_pretrained(weights).variables
+def test_the_frozen_backbone_equals_the_weights_file(folds, weights):
+    variables, pretrained = restore_variables(folds / "0")[0], read_pretrained(weights).variables
     for name in ("params", "batch_stats"):
-        jax.tree.map(np.testing.assert_array_equal, variables[name]["backbone"], given[name])
+        jax.tree.map(np.testing.assert_array_equal, variables[name]["backbone"], pretrained[name])
 
 
-def test_every_patient_once_out_of_fold(folds):
+def test_pooled_folds_score_every_patient_once(folds):
     metrics, cases = read_json(folds / "0/eval/folds/metrics.json"), pd.read_csv(folds / "0/eval/folds/cases.csv")
     parts = [pd.read_csv(folds / str(fold) / "eval/test/cases.csv") for fold in range(2)]
     assert cases["patient"].is_unique and len(cases) == len(parts[0]) + len(parts[1])
@@ -111,10 +110,10 @@ def test_every_patient_once_out_of_fold(folds):
     assert all(set(part["patient"]) <= set(split["test"]) for part, split in zip(parts, splits, strict=True))
 
 
-def test_mask_features_alone_say_the_same_of_every_slice(small_phantoms, typed, tmp_path):
+def test_mask_features_alone_give_every_slice_the_same_logit(small_phantoms, run_command, tmp_path):
     fields = GRADE | {"data.folds": 2, "train.num_steps": 20, "train.eval_every": 20}
-    typed(*words("grade_mask_features", small_phantoms, tmp_path / "W", fields))
-    typed("evaluate", f"--workdir={tmp_path / 'W'}")
+    run_command(*words("grade_mask_features", small_phantoms, tmp_path / "W", fields))
+    run_command("evaluate", f"--workdir={tmp_path / 'W'}")
     logits = pd.read_csv(tmp_path / "W/eval/test/slices.csv").groupby("patient")["logit"]
     np.testing.assert_allclose(logits.max(), logits.min(), rtol=1e-6)
     assert logits.mean().nunique() == logits.ngroups
@@ -122,7 +121,7 @@ def test_mask_features_alone_say_the_same_of_every_slice(small_phantoms, typed, 
 
 @pytest.mark.parametrize("path, split", [("0/eval/test", "test"), ("0/eval/folds", "test"),
                                          ("0/eval/validation", "validation")])
-def test_metrics_have_the_form_that_scripts_rely_on(folds, path, split, small_phantoms):
+def test_the_keys_of_metrics_json(folds, path, split, small_phantoms):
     metrics = read_json(folds / path / "metrics.json")
     about = {"task": "classification", "target": "grade", "region": "crop", "masks": "true", "split": split,
              "split_by": "patient", "dataset": str(small_phantoms)}  # fmt: skip
@@ -134,7 +133,7 @@ def test_metrics_have_the_form_that_scripts_rely_on(folds, path, split, small_ph
         assert 0 <= metrics[level]["accuracy"] <= 1 and metrics[level]["n_positive"] <= metrics[level]["n"]
     runs = range(2) if path.endswith("folds") else range(1)
     labels = [{row["label"] for row in read_json(folds / f"{run}/tabular.json")["training"]} for run in runs]
-    regression = {"age + volume_share"} if all(len(seen) == 2 for seen in labels) else set()
+    regression = {"age + volume_share"} if all(len(classes) == 2 for classes in labels) else set()
     assert {"majority"} | regression == set(metrics["baselines"])
 
 
@@ -167,26 +166,27 @@ def test_figures_and_the_workdir(folds):
     assert {"validation/loss", "train/accuracy"} <= {name for line in lines(folds / "0") for name in line}
 
 
-def test_a_fine_tuning_phase_knows_what_the_first_expected(folds, small_phantoms, typed, tmp_path, weights):
+def test_fine_tuning_keeps_the_input_format_of_the_first_run(folds, small_phantoms, run_command, tmp_path, weights):
     fields = GRADE | {"init_from": folds / "0", "train.num_steps": 1, "train.batch_size": 4}
-    typed(*words("grade_resnet50_finetune", small_phantoms, tmp_path / "run", fields))
+    run_command(*words("grade_resnet50_finetune", small_phantoms, tmp_path / "run", fields))
     before, after = (read_json(run / "config.json")["model"] for run in (folds / "0", tmp_path / "run"))
     assert after["input_order"] == before["input_order"] == "BGR" and after["stride_on_first"]
     assert after["input_scale"] == before["input_scale"] and after["norm_epsilon"] == before["norm_epsilon"]
-    tuned, given = restore_variables(tmp_path / "run")[0], read_pretrained(weights).variables
-    moved = jax.tree.map(lambda a, b: not np.array_equal(a, b), tuned["params"]["backbone"], given["params"])
-    assert jax.tree.all(moved)
-    jax.tree.map(np.testing.assert_array_equal, tuned["batch_stats"]["backbone"], given["batch_stats"])
+    tuned, pretrained = restore_variables(tmp_path / "run")[0], read_pretrained(weights).variables
+    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), tuned["params"]["backbone"], pretrained["params"])
+    assert jax.tree.all(changed)
+    jax.tree.map(np.testing.assert_array_equal, tuned["batch_stats"]["backbone"], pretrained["batch_stats"])
     assert read_json(tmp_path / "run/splits.json") == read_json(folds / "0/splits.json")
 
 
-def test_a_split_by_slice_says_that_it_leaks(small_phantoms, typed, tmp_path):
-    """Every fiftieth slice is tested: most patients have none with tumour among them."""
+def test_a_split_by_slice_prints_that_it_leaks(small_phantoms, run_command, tmp_path):
+    """5 % of the slices are in the test set. Most patients have no slice with tumour in it."""
     fields = GRADE | {"data.split_by": "slice", "data.test_fraction": 0.05, "data.validation_fraction": 0.05}
-    fields |= {"optimizer.frozen": ()}  # there are no weights
-    said = typed(*words("grade_resnet50", small_phantoms, tmp_path / "run", fields))
-    assert "slices of one patient are in the training set and in the test set" in said
-    assert "training and test slices come from the same patients" in typed("evaluate", f"--workdir={tmp_path}/run")
+    fields |= {"optimizer.frozen": ()}  # There are no pretrained weights.
+    printed = run_command(*words("grade_resnet50", small_phantoms, tmp_path / "run", fields))
+    assert "slices of one patient are in the training set and in the test set" in printed
+    printed = run_command("evaluate", f"--workdir={tmp_path}/run")
+    assert "training and test slices come from the same patients" in printed
     metrics = read_json(tmp_path / "run/eval/test/metrics.json")
     assert metrics["split_by"] == "slice" and 0 < metrics["patient"]["n"] < 12
     entries = set(read_json(tmp_path / "run/splits.json")["test"])
@@ -195,13 +195,13 @@ def test_a_split_by_slice_says_that_it_leaks(small_phantoms, typed, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def joint(small_phantoms, weights, typed, tmp_path_factory) -> Path:
-    """configs/multitask.py."""
+def joint(small_phantoms, weights, run_command, tmp_path_factory) -> Path:
+    """A trained and evaluated run of configs/multitask.py."""
     workdir = tmp_path_factory.mktemp("joint") / "run"
     fields = JOINT | {"model.pretrained": weights}
-    trained_and_resumed(typed, words("multitask", small_phantoms, workdir, fields), workdir)
-    said = typed("evaluate", f"--workdir={workdir}")
-    assert "volume Dice" in said and "per patient: AUC" in said
+    trained_and_resumed(run_command, words("multitask", small_phantoms, workdir, fields), workdir)
+    printed = run_command("evaluate", f"--workdir={workdir}")
+    assert "volume Dice" in printed and "per patient: AUC" in printed
     return workdir
 
 
@@ -220,7 +220,7 @@ def test_the_joint_model_has_both_parts(joint):
 
 @pytest.fixture(scope="module")
 def predicted(small_phantoms, lgg, tmp_path_factory):
-    """`predicted(W, G)`: predictions.csv of all phantoms by --workdir=W and, if given, --grade_workdir=G."""
+    """A function (W, G) → predictions.csv of all phantoms with --workdir=W and, if there is a G, --grade_workdir=G."""
 
     @functools.cache
     def command(workdir: Path, *grade: Path) -> pd.DataFrame:
@@ -232,32 +232,32 @@ def predicted(small_phantoms, lgg, tmp_path_factory):
     return command
 
 
-def test_the_joint_model_outlines_and_grades_at_once_as_evaluate_did(joint, predicted):
+def test_predict_with_the_joint_model_equals_evaluate(joint, predicted):
     rows, folder = predicted(joint), joint / "eval/test"
     cases, grades = (pd.read_csv(folder / name, index_col="patient") for name in ("cases.csv", "grades.csv"))
     assert (rows["tumour_pixels"][cases.index] == cases["predicted_pixels"]).all()
-    found = grades[rows["tumour_pixels"][grades.index] > 0]
-    assert len(found), "no test patient has a mask to grade by"
-    np.testing.assert_allclose(rows["grade_3_probability"][found.index], found["probability"], rtol=1e-5)
+    graded = grades[rows["tumour_pixels"][grades.index] > 0]
+    assert len(graded), "the masks of all test patients are empty"
+    np.testing.assert_allclose(rows["grade_3_probability"][graded.index], graded["probability"], rtol=1e-5)
     assert (rows["grade"].isna() == (rows["tumour_pixels"] == 0)).all()
 
 
-def test_a_joint_model_beside_another(joint, trained, folds, predicted):
-    both, outlined, graded = predicted(joint), predicted(trained, joint), predicted(joint, folds / "0")
-    assert (graded["tumour_pixels"] == both["tumour_pixels"]).all() and outlined["grade"].notna().any()
-    found = both["tumour_pixels"] > 0
-    assert (graded["grade_3_probability"] != both["grade_3_probability"])[found].any()
-    assert (outlined["tumour_pixels"] != both["tumour_pixels"]).any()
+def test_a_joint_model_combined_with_another_run(joint, trained, folds, predicted):
+    both, segmented, graded = predicted(joint), predicted(trained, joint), predicted(joint, folds / "0")
+    assert (graded["tumour_pixels"] == both["tumour_pixels"]).all() and segmented["grade"].notna().any()
+    not_empty = both["tumour_pixels"] > 0
+    assert (graded["grade_3_probability"] != both["grade_3_probability"])[not_empty].any()
+    assert (segmented["tumour_pixels"] != both["tumour_pixels"]).any()
 
 
-def test_the_joint_model_outlines_where_no_grade_is_known(joint, small_phantoms, typed, tmp_path):
+def test_the_joint_model_is_evaluated_without_known_grades(joint, small_phantoms, run_command, tmp_path):
     data = shutil.copytree(small_phantoms, tmp_path / "data", ignore=shutil.ignore_patterns("data.csv"))
     for folder in sorted(path for path in data.iterdir() if path.is_dir())[2:]:
         shutil.rmtree(folder)
-    typed("evaluate", f"--workdir={joint}", f"--data_dir={data}", "--split=all", "--name=other")
+    run_command("evaluate", f"--workdir={joint}", f"--data_dir={data}", "--split=all", "--name=other")
     metrics = read_json(joint / "eval/other/metrics.json")
     assert metrics["classification"] is None and metrics["segmentation"]["volume_dice"]["n"] == 2
-    typed("report", f"--workdir={joint}", f"--output={tmp_path / 'page'}")
+    run_command("report", f"--workdir={joint}", f"--output={tmp_path / 'page'}")
 
 
 @pytest.mark.parametrize("config, fields, expected", [
@@ -290,9 +290,9 @@ def test_the_joint_model_outlines_where_no_grade_is_known(joint, small_phantoms,
     ("unet", {"data.split_by": "slice"}, "a split by slice with config.task=segmentation"),
     ("multitask", {"model.grade_head": False}, "does not give both a mask and a grade"),
 ])  # fmt: skip
-def test_one_line_on_what_a_user_can_mend(config, fields, expected, small_phantoms, lgg, tmp_path, monkeypatch):
+def test_a_user_error_is_one_line(config, fields, expected, small_phantoms, lgg, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ended = lgg(*words(config, small_phantoms, tmp_path / "run", STEPS | {"optimizer.frozen": ()} | fields))
     assert ended.code == 2 and len(ended.err.splitlines()) == 1, ended
     assert re.fullmatch(f"lgg_jax: error: .*{re.escape(expected)}.*; .+", ended.err.strip()), ended.err
-    assert not list(tmp_path.iterdir()), "a mistake left something behind"
+    assert not list(tmp_path.iterdir()), "the failed command wrote files"

@@ -1,4 +1,4 @@
-"""Who is scored, by one run or several, and what is written of it."""
+"""`evaluate`: the scored patients of one run or several, and the files that it writes."""
 
 import json
 import shutil
@@ -32,7 +32,7 @@ def test_every_patient_of_the_split_is_scored(run, split, small_phantoms):
     assert all(slices[row.patient] == row.slices for row in cases.itertuples())
 
 
-def test_validation_scores_what_was_chosen_on_it(run):
+def test_the_validation_score_equals_that_of_the_training(run):
     metrics = json.loads((evaluate.evaluate(run, "validation") / "metrics.json").read_text())
     chosen = json.loads((run / "postprocess.json").read_text())
     assert metrics["volume_dice"]["mean"] == pytest.approx(chosen["validation_volume_dice"], abs=1e-6)
@@ -56,7 +56,7 @@ def test_a_split_without_patients(run):
 
 
 def test_data_that_has_moved(run, small_phantoms, tmp_path, lgg):
-    """The split goes by patient, wherever they lie; a folder without them is told apart."""
+    """The patients of the split are found in another folder; a folder without them is an error."""
     before = pd.read_csv(evaluate.evaluate(run) / "cases.csv")
     moved = shutil.copytree(small_phantoms, tmp_path / "moved")
     config = json.loads((run / "config.json").read_text())
@@ -75,7 +75,7 @@ def test_data_that_has_moved(run, small_phantoms, tmp_path, lgg):
 
 @pytest.fixture
 def folds(trained, tmp_path) -> list[Path]:
-    """Two runs, each with another half of the patients to be tested."""
+    """Two runs whose test sets are the two halves of the patients."""
     splits = json.loads((trained / "splits.json").read_text())
     everyone = splits["train"] + splits["validation"] + splits["test"]
     runs = []
@@ -131,7 +131,7 @@ def test_folds_that_do_not_belong_together(folds, lgg, tmp_path, words, message)
 
 @pytest.fixture
 def ensemble(trained, tmp_path) -> list[str]:
-    """A run and one that chose otherwise on validation, with the same split."""
+    """Two runs with the same split and different post-processing."""
     runs = [shutil.copytree(trained, tmp_path / name) for name in ("one", "other")]
     chosen = json.loads((runs[1] / "postprocess.json").read_text())
     changed = {"flip_tta": not chosen["flip_tta"], "threshold": 0.3, "finer": [16, 32]}
@@ -140,7 +140,7 @@ def ensemble(trained, tmp_path) -> list[str]:
 
 
 def test_runs_of_one_split_are_an_ensemble(ensemble, small_phantoms, lgg):
-    """Each patient scores what `predict` outlines with both, by 2 |A ∩ B| / (|A| + |B|)."""
+    """The Dice of each patient is 2 |A ∩ B| / (|A| + |B|) for the mask that `predict` computes with both runs."""
     ended = lgg("evaluate", *(f"--workdir={run}" for run in ensemble))
     assert (ended.code, ended.err) == (0, "")
     output = Path(ensemble[0]) / "eval/ensemble"
@@ -158,23 +158,23 @@ def test_runs_of_one_split_are_an_ensemble(ensemble, small_phantoms, lgg):
 
 
 def test_an_ensemble_of_folds_on_other_data(folds, lgg, small_phantoms, tmp_path):
-    """Both score every patient; those that one of them has learnt from are counted and said."""
+    """Both runs score every patient. Patients that either was trained or validated on are counted and printed."""
     for run in folds:
         splits = json.loads((run / "splits.json").read_text())
         splits["train"] = [patient for patient in splits["train"] if patient[-1] not in "0123"]
         (run / "splits.json").write_text(json.dumps(splits))
-    learnt = {patient for run in folds for name in ("train", "validation")
+    leaked = {patient for run in folds for name in ("train", "validation")
               for patient in json.loads((run / "splits.json").read_text())[name]}  # fmt: skip
-    assert 0 < len(learnt) < 12
+    assert 0 < len(leaked) < 12
     other = shutil.copytree(small_phantoms, tmp_path / "data")
     runs = (f"--workdir={run}" for run in folds)
     ended = lgg("evaluate", *runs, f"--data_dir={other}", "--split=all", "--name=x")
     assert ended.code == 0, ended.err
-    assert f"{len(learnt)} of 12 patients were used for training or validation" in ended.out
+    assert f"{len(leaked)} of 12 patients were used for training or validation" in ended.out
     metrics = json.loads((folds[0] / "eval/x/metrics.json").read_text())
     assert (metrics["dataset"], metrics["runs"]) == (str(other), [str(run) for run in folds])
     assert metrics["volume_dice"]["n"] + metrics["both_empty"] == 12
-    assert metrics["patients_trained_or_validated_on"] == len(learnt)
+    assert metrics["patients_trained_or_validated_on"] == len(leaked)
 
 
 def test_scores_of_other_patients_are_not_overwritten(ensemble, small_phantoms, lgg, tmp_path):
@@ -201,11 +201,11 @@ def test_scores_of_other_runs_or_steps_are_not_overwritten(ensemble, lgg, tmp_pa
     assert ended.code == 2 and "ensemble holds other scores (runs [" in ended.err, ended
     assert lgg("evaluate", one).code == 0
     path = Path(ensemble[0]) / "eval/test/metrics.json"
-    found = json.loads(path.read_text())
-    path.write_text(json.dumps(found | {"step": 7}))
-    ended = lgg("evaluate", one, f"--step={found['step']}")
-    assert ended.code == 2 and f"test holds other scores (step 7, not {found['step']}); pass" in ended.err, ended
-    assert lgg("evaluate", one).code == 0 and json.loads(path.read_text()) == found
+    scores = json.loads(path.read_text())
+    path.write_text(json.dumps(scores | {"step": 7}))
+    ended = lgg("evaluate", one, f"--step={scores['step']}")
+    assert ended.code == 2 and f"test holds other scores (step 7, not {scores['step']}); pass" in ended.err, ended
+    assert lgg("evaluate", one).code == 0 and json.loads(path.read_text()) == scores
 
 
 def test_an_ensemble_of_classifiers_is_refused(ensemble, lgg):

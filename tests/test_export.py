@@ -1,4 +1,4 @@
-"""Artefacts: what they compute is what evaluate scores, whoever loads them, however many slices."""
+"""`export`: in JAX and TensorFlow, the files give the probabilities of `evaluate` for any number of slices."""
 
 import dataclasses
 import hashlib
@@ -41,7 +41,7 @@ def random_inputs(count: int, side: int) -> dict:
 
 
 @pytest.mark.parametrize("before, after", [(100, 64), (64, 100), (37, 64), (64, 64), (3, 1)])
-def test_resizing_is_that_of_the_preparation(before, after):
+def test_resizing_equals_that_of_the_preparation(before, after):
     planes = np.random.default_rng(0).normal(size=(2, before, before)).astype(np.float32)
     square = volume.Geometry(0, 0, before, before, before, after)
     expected = volume.network_masks(planes, square)
@@ -50,7 +50,7 @@ def test_resizing_is_that_of_the_preparation(before, after):
 
 @pytest.mark.parametrize("crop", [True, False])
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
-def test_inputs_become_what_the_network_is_trained_on(scan, crop, kind):
+def test_normalised_inputs_equal_the_training_images(scan, crop, kind):
     image = scan.image.astype(kind) * (1 if kind is np.uint8 else 3)
     geometry = volume.find_geometry(image, 48, crop)
     values = graph.inputs(volume.Volume("P", image, None, scan.slice_index, {}), geometry)
@@ -58,7 +58,7 @@ def test_inputs_become_what_the_network_is_trained_on(scan, crop, kind):
     np.testing.assert_allclose(graph.resize(x, 48), volume.network_images(image, geometry), atol=1e-5)
 
 
-def test_both_artefacts_give_what_evaluate_scores(exported, trained, scan):
+def test_both_files_give_the_probabilities_of_evaluate(exported, trained, scan):
     config = workdir_lib.read_config(trained)
     chosen = workdir_lib.read_chosen(trained, Postprocessing)
     case = cases.prepare_case(scan, config.data)
@@ -68,8 +68,8 @@ def test_both_artefacts_give_what_evaluate_scores(exported, trained, scan):
     values = graph.inputs(scan, case.geometry)
     served = tf.saved_model.load(str(exported / "saved_model")).signatures["serving_default"]
     for outputs in (graph.load(exported / "model.stablehlo")(values), served(**values)):
-        found = volume.input_grid(np.asarray(outputs["probability"]), case.geometry)
-        np.testing.assert_allclose(found, expected, atol=2e-3)
+        probability = volume.input_grid(np.asarray(outputs["probability"]), case.geometry)
+        np.testing.assert_allclose(probability, expected, atol=2e-3)
 
 
 def test_any_number_of_slices_of_any_side(exported):
@@ -84,13 +84,13 @@ def test_any_number_of_slices_of_any_side(exported):
         load(values | {"images": values["images"][:, :-1]})
 
 
-def test_the_file_is_for_all_platforms(exported):
+def test_the_file_supports_all_platforms(exported):
     restored = jax.export.deserialize(bytearray((exported / "model.stablehlo").read_bytes()))
     assert restored.platforms == ("cpu", "cuda", "tpu")
     assert [str(x) for x in graph.named_inputs(restored)["images"].shape] == ["slice", "side", "side", "3"]
 
 
-def test_the_description_fits(exported, trained):
+def test_preprocess_json_describes_the_files(exported, trained):
     about = json.loads((exported / "preprocess.json").read_text())
     config = workdir_lib.read_config(trained)
     assert about["channels"] == ["pre-contrast", "FLAIR", "post-contrast"]
@@ -105,7 +105,7 @@ def test_the_description_fits(exported, trained):
 
 
 @pytest.mark.parametrize("flip, names, finer", [(False, ("t1", "flair", "t1ce"), (8, 32)), (True, ("t1ce", "t2"), ())])
-def test_flips_grids_neighbours_and_channels_are_in_the_graph(trained, scan, flip, names, finer):
+def test_the_function_has_tta_grids_neighbours_and_channels(trained, scan, flip, names, finer):
     t2 = np.random.default_rng(0).integers(0, 255, scan.image.shape[:3], np.uint8)
     scan = dataclasses.replace(scan, image=np.concatenate([scan.image, t2[..., None]], axis=-1))
     config = workdir_lib.read_config(trained)
@@ -116,35 +116,35 @@ def test_flips_grids_neighbours_and_channels_are_in_the_graph(trained, scan, fli
     variables = model.init(jax.random.key(1), np.float32(case.images[:1]), train=False)
     expected = case_probability(make_predictor(model, 8), variables, case, flip, finer)
     outputs = graph.inference_function(config, variables, flip, finer)(graph.inputs(scan, case.geometry, names))
-    found = volume.input_grid(np.asarray(outputs["probability"]), case.geometry)
-    np.testing.assert_allclose(found, expected, atol=2e-3)
+    probability = volume.input_grid(np.asarray(outputs["probability"]), case.geometry)
+    np.testing.assert_allclose(probability, expected, atol=2e-3)
     assert np.abs(expected - expected[:, :, ::-1]).max() > 0.01
 
 
 @pytest.mark.parametrize("recipe, outputs", [(grade_resnet50, {"logit"}), (multitask, {"logit", "probability"})])
-def test_a_grade_is_exported_with_its_clinical_values(small_resnet, tmp_path, recipe, outputs):
+def test_a_grade_model_with_clinical_values(small_resnet, tmp_path, recipe, outputs):
     config = recipe.get_config()
     config.update_from_flattened_dict({"data.size": 32, "model.features": 4, "model.hidden": (8,)})
     width = 3 if recipe is grade_resnet50 else 0
     model, rng = models.create_model(config.model), np.random.default_rng(0)
     x, clinical = rng.normal(size=(4, 32, 32, 3)).astype(np.float32), rng.normal(size=(4, width)).astype(np.float32)
     variables = model.init(jax.random.key(0), x, clinical, train=False)
-    artefact = graph.to_stablehlo(graph.inference_function(config, variables, False), width)
-    (tmp_path / "model").write_bytes(artefact.serialize())
-    graph.save_tensorflow(artefact, tmp_path / "saved")
+    exported = graph.to_stablehlo(graph.inference_function(config, variables, False), width)
+    (tmp_path / "model").write_bytes(exported.serialize())
+    graph.save_tensorflow(exported, tmp_path / "saved")
     values = {"images": x, "middle": np.zeros(3, np.float32), "spread": np.ones(3, np.float32)}
     values |= {"clinical": clinical} if width else {}
     logits = model.apply(variables, x, clinical, train=False)
     logits = logits if isinstance(logits, dict) else {"label": logits}
     served = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
-    for found in (graph.load(tmp_path / "model")(values), served(**values)):
-        assert set(found) == outputs
-        np.testing.assert_allclose(found["logit"], logits["label"], atol=1e-4, rtol=1e-4)
+    for result in (graph.load(tmp_path / "model")(values), served(**values)):
+        assert set(result) == outputs
+        np.testing.assert_allclose(result["logit"], logits["label"], atol=1e-4, rtol=1e-4)
         if "mask" in logits:
-            np.testing.assert_allclose(found["probability"], expit(logits["mask"]), atol=1e-5)
+            np.testing.assert_allclose(result["probability"], expit(logits["mask"]), atol=1e-5)
 
 
-def test_without_the_data_slices_are_random(trained, tmp_path, capsys):
+def test_comparison_on_random_slices_without_the_data(trained, tmp_path, capsys):
     config = workdir_lib.read_config(trained)
     config.data.dir = str(tmp_path / "gone")
     config.data.channels = ("t2", "flair")
@@ -153,7 +153,7 @@ def test_without_the_data_slices_are_random(trained, tmp_path, capsys):
     assert "random slices" in capsys.readouterr().out
 
 
-def test_artefacts_of_other_weights_are_refused(exported, trained):
+def test_files_with_other_weights_are_refused(exported, trained):
     config = workdir_lib.read_config(trained)
     config.data.dir = ""
     run = segmenter.restore(trained, config)
@@ -163,15 +163,15 @@ def test_artefacts_of_other_weights_are_refused(exported, trained):
         export.compare(exported, other, trained, function)
 
 
-def test_what_cannot_be_exported_is_said_in_one_line(trained, tmp_path, lgg):
+def test_user_errors_are_one_line(trained, tmp_path, lgg):
     (tmp_path / "file").touch()
     unfinished = tmp_path / "unfinished"
     unfinished.mkdir()
     shutil.copy(trained / "config.json", unfinished)
-    for workdir, output, what in (
+    for workdir, output, expected in (
         (tmp_path / "none", tmp_path / "o", "pass the --workdir of a training run"),
         (unfinished, tmp_path / "o", "complete the training first"),
         (trained, tmp_path / "file", "pass another --output"),
     ):
         ended = lgg("export", f"--workdir={workdir}", f"--output={output}")
-        assert ended.code == 2 and what in ended.err and len(ended.err.splitlines()) == 1
+        assert ended.code == 2 and expected in ended.err and len(ended.err.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""The launchers, without a cluster: their syntax, what they name, and what they do where the cluster is a stub."""
+"""Launch scripts, tested without a cluster: syntax, names of files and fields, and behaviour with stub commands."""
 
 import os
 import re
@@ -20,12 +20,12 @@ yaml = pytest.importorskip("yaml")  # comes with flax
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"])
 FLAGS = ["--config=configs/unet.py", "--config.data.dir=a folder/$HOME", "--config.train.batch_size=32"]
-RUNS_IT = '#!/bin/sh\nexec "$@"\n'
+EXEC = '#!/bin/sh\nexec "$@"\n'
 
 
 @pytest.fixture
 def stubs(tmp_path, monkeypatch):
-    """`stubs(name=text)` puts commands first on PATH; each may write to the file $SEEN."""
+    """A function that writes stub commands, `stubs(name=text)`, first on PATH. Stubs log to the file $SEEN."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
@@ -55,12 +55,12 @@ def run(*words: object, cwd: Path = ROOT) -> subprocess.CompletedProcess:
 def test_shell(script):
     assert run("bash", "-n", script).stderr == ""
     if not shutil.which("shellcheck"):
-        pytest.skip("bash reads it; shellcheck is not installed")
+        pytest.skip("bash parses the script; shellcheck is not installed")
     assert run("shellcheck", "--external-sources", "--severity=warning", script).stdout == ""
 
 
 @pytest.mark.parametrize("path", sorted(LAUNCH.iterdir()), ids=lambda path: path.name)
-def test_what_a_launcher_names_exists(path):
+def test_files_and_fields_in_a_launch_script_exist(path):
     text = path.read_text()
     assert all((ROOT / name).is_file() for name in re.findall(r"\b(?:configs|launch)/\w+\.\w+", text))
     fields = default.get_config()
@@ -77,20 +77,20 @@ def flat(fields: dict, prefix: str = "") -> list[str]:
 SLURM = ("bash", LAUNCH / "slurm.sbatch")
 
 
-def test_slurm_asks_for_a_process_per_gpu_and_for_time_to_save():
-    asked = dict(re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", (LAUNCH / "slurm.sbatch").read_text(), re.MULTILINE))
-    assert asked["ntasks-per-node"] == asked["gpus-per-node"]
-    assert default.get_config().train.batch_size % (int(asked["nodes"]) * int(asked["gpus-per-node"])) == 0
-    name, seconds = asked["signal"].split("@")  # "B:TERM" would be for the script alone
+def test_slurm_requests_a_process_per_gpu_and_time_to_save():
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)=?(.*)$", (LAUNCH / "slurm.sbatch").read_text(), re.MULTILINE))
+    assert options["ntasks-per-node"] == options["gpus-per-node"]
+    assert default.get_config().train.batch_size % (int(options["nodes"]) * int(options["gpus-per-node"])) == 0
+    name, seconds = options["signal"].split("@")  # "B:TERM" would signal only the batch script.
     assert name == "TERM" and int(seconds) >= 120
-    assert "requeue" in asked
+    assert "requeue" in options
 
 
 @pytest.mark.parametrize("code, finished, state, expected", [
     (0, True, "RUNNING", []), (0, False, "RUNNING", ["requeue 7"]), (0, False, "COMPLETING", []),
     (3, False, "RUNNING", []),
 ])  # fmt: skip
-def test_slurm_requeues_what_is_saved_but_not_finished(stubs, tmp_path, monkeypatch, code, finished, state, expected):
+def test_slurm_requeues_an_incomplete_run(stubs, tmp_path, monkeypatch, code, finished, state, expected):
     stubs(srun=f'printf "%s\\n" "$@" > {tmp_path}/words; exit {code}', scontrol='echo "$@" >> "$SEEN"',
           squeue=f"echo {state}")  # fmt: skip
     monkeypatch.setenv("SLURM_JOB_ID", "7")
@@ -114,7 +114,7 @@ def test_a_launch_without_workdir_is_one_line(stubs, tmp_path, words):
     assert not seen(tmp_path)
 
 
-# The tasks of a step on one node, in the environment that Slurm gives them.
+# Runs the tasks of a job step on one node, with the environment variables of Slurm.
 SRUN = """
 while [[ $1 == --* ]]; do shift; done
 trap 'kill -TERM $(jobs -p)' TERM
@@ -141,7 +141,7 @@ def test_slurm_tasks_are_the_hosts_of_a_run(stubs, tmp_path, monkeypatch):
 
 
 def job() -> dict:
-    """The Job of the JobSet."""
+    """Return the Job of the JobSet."""
     manifest = yaml.safe_load((LAUNCH / "gke_jobset.yaml").read_text())
     assert (manifest["apiVersion"], manifest["kind"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet")
     assert manifest["spec"]["failurePolicy"]["maxRestarts"] > 0
@@ -156,13 +156,13 @@ def test_jobset_has_a_pod_per_host_and_time_to_save():
     hosts = job()["parallelism"]
     assert hosts == job()["completions"] == chips[0] * chips[1] / container["resources"]["limits"]["google.com/tpu"]
     assert default.get_config().train.batch_size % (chips[0] * chips[1]) == 0
-    assert job()["completionMode"] == "Indexed" and job()["backoffLimit"] == 0  # one lost host ends all
-    assert pod["restartPolicy"] == "Never"  # which podFailurePolicy asks for
+    assert job()["completionMode"] == "Indexed" and job()["backoffLimit"] == 0  # If one host fails, all stop.
+    assert pod["restartPolicy"] == "Never"  # podFailurePolicy requires it.
     assert pod["terminationGracePeriodSeconds"] >= 60
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 
 
-def test_jobset_trains(monkeypatch):
+def test_the_flags_of_the_jobset(monkeypatch):
     [container] = job()["template"]["spec"]["containers"]
     variables = {variable["name"]: variable["value"] for variable in container["env"]}
     args = [re.sub(r"\$\((\w+)\)", lambda match: variables[match[1]], word) for word in container["args"]]
@@ -178,7 +178,7 @@ def test_jobset_trains(monkeypatch):
     (0, True, 0, 0), (0, False, 0, 1), (0, False, 1, 0), (2, False, 0, 2), (2, False, 1, 2),
 ])  # fmt: skip
 @pytest.mark.parametrize("signalled", [False, True])
-def test_jobset_container_ends_well_only_when_the_run_is_finished(
+def test_jobset_container_succeeds_only_if_the_run_is_complete(
     stubs, tmp_path, code, finished, host, expected, signalled
 ):
     [container] = job()["template"]["spec"]["containers"]
@@ -198,7 +198,7 @@ def test_jobset_container_ends_well_only_when_the_run_is_finished(
     assert (tmp_path / "words").read_text().splitlines() == ["-m", "lgg_jax", "train", "--distributed", *FLAGS]
 
 
-# What runs on the VM runs here, in $VM; a command that only a VM has is noted.
+# Runs the commands of the VM locally in $VM, and logs each call of gcloud.
 GCLOUD = """
 echo "$4 ${@:5:1}" >> "$SEEN"
 case $4 in
@@ -222,7 +222,7 @@ def test_tpu_vm(stubs, tmp_path, monkeypatch, state, finished, expected):
     monkeypatch.setenv("STATE", state)
     monkeypatch.setenv("VM", str(vm))
     venv = 'mkdir -p .venv/bin; printf "#!/bin/sh\\necho $*" > .venv/bin/python; chmod +x .venv/bin/python'
-    stubs(gcloud=GCLOUD, sudo=RUNS_IT, mountpoint="exit 0", systemctl="exit 3", python3=venv,
+    stubs(gcloud=GCLOUD, sudo=EXEC, mountpoint="exit 0", systemctl="exit 3", python3=venv,
           systemd_run=f'printf "%s\\n" "$@" > {tmp_path}/words')  # fmt: skip
     flags = ["--workdir=/mnt/lgg/run", *FLAGS]
     ended = run("bash", LAUNCH / "tpu_vm.sh", "slice", "zone", "10.0.0.2:/share", *flags)

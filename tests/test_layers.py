@@ -1,4 +1,4 @@
-"""The import contracts of pyproject.toml hold, an import that runs upwards breaks them, and devices have one module."""
+"""Import contracts of pyproject.toml, the use of devices in one module, and interfaces of modules."""
 
 import ast
 import shutil
@@ -13,7 +13,7 @@ from lgg_jax.data import checks, layouts
 from lgg_jax.protocols import provides
 from lgg_jax.tasks import Task, segmentation
 
-# What only lgg_jax/parallel.py may ask JAX for.
+# The names of JAX that only lgg_jax/parallel.py may use.
 DEVICES = {
     "pmap", "shard_map", "devices", "local_devices", "device_count", "local_device_count", "process_index",
     "process_count", "default_backend", "device_put", "distributed", "sharding", "SingleDeviceSharding",
@@ -27,7 +27,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess:
 
 @pytest.fixture
 def copied(tmp_path) -> Path:
-    """The package and its contracts, to be broken."""
+    """A writable copy of the package and its contracts."""
     for name in ("lgg_jax", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
@@ -55,24 +55,24 @@ def test_a_forbidden_import_breaks_a_contract(copied, module, line, contract):
     assert any(contract in text and "BROKEN" in text for text in done.stdout.splitlines()), done.stdout
 
 
-def test_only_one_module_knows_devices():
+def test_only_parallel_uses_devices():
     for path in sorted((ROOT / "lgg_jax").rglob("*.py")):
         tree = ast.parse(path.read_text())
         used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and _of_jax(node)}
         used |= {name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
                  and (node.module or "").split(".")[0] == "jax" for name in node.names}  # fmt: skip
-        known = used & DEVICES
-        assert bool(known) == (path.name == "parallel.py"), f"{path.name} uses {known}"
+        forbidden = used & DEVICES
+        assert bool(forbidden) == (path.name == "parallel.py"), f"{path.name} uses {forbidden}"
 
 
 def _of_jax(node: ast.Attribute) -> bool:
-    """Whether `node` is an attribute of jax itself, at any depth: jax.x, jax.x.y."""
+    """Return whether `node` is an attribute of jax at any depth: jax.x, jax.x.y."""
     while isinstance(node, ast.Attribute):
         node = node.value
     return isinstance(node, ast.Name) and node.id == "jax"
 
 
-def test_a_module_that_lacks_something_is_no_task(monkeypatch):
+def test_an_incomplete_module_does_not_provide_a_protocol(monkeypatch):
     assert provides(segmentation, Task) is segmentation
     monkeypatch.delattr(segmentation, "pool")
     monkeypatch.delattr(segmentation, "SCORE")
@@ -82,5 +82,5 @@ def test_a_module_that_lacks_something_is_no_task(monkeypatch):
         provides(segmentation, Task)
 
 
-def test_every_layout_has_its_check():
+def test_every_layout_has_a_check():
     assert list(checks.CHECKS) == list(layouts.LAYOUTS)

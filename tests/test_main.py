@@ -1,4 +1,4 @@
-"""Every mistake that a person can mend: one line that begins with `lgg_jax: error:`, exit code 2, nothing lost."""
+"""User errors on the command line: one line that begins with `lgg_jax: error:`, exit code 2, no files changed."""
 
 import errno
 import hashlib
@@ -22,6 +22,7 @@ VERBS = tuple(__main__.VERBS)
 
 
 def assert_one_line(ended: Result, expected: str):
+    """Assert that a command failed with a user error of one line that matches `expected`."""
     assert ended.code == 2, ended
     assert len(ended.err.splitlines()) == 1, ended.err
     assert re.fullmatch(f"lgg_jax: error: .*{expected}.*; .+", ended.err.strip()), ended.err
@@ -32,9 +33,9 @@ def digests(folder: Path) -> dict[Path, str]:
 
 
 @pytest.fixture
-def spoilt(small_phantoms, tmp_path) -> Path:
-    """A copy of the phantoms to damage."""
-    return Path(shutil.copytree(small_phantoms, tmp_path / "spoilt"))
+def writable_phantoms(small_phantoms, tmp_path) -> Path:
+    """A copy of the phantoms that a test may damage."""
+    return Path(shutil.copytree(small_phantoms, tmp_path / "phantoms"))
 
 
 @pytest.mark.parametrize("words, expected", [
@@ -64,10 +65,10 @@ def spoilt(small_phantoms, tmp_path) -> Path:
     (("evaluate", "--workdir=nowhere", "--split=tests"), "split"),
     (("evaluate", "--workdir=nowhere", "--step=last"), "step"),
 ])  # fmt: skip
-def test_words(lgg, words, expected, tmp_path, monkeypatch):
+def test_invalid_arguments(lgg, words, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert_one_line(lgg(*(word.format(root=ROOT) for word in words)), re.escape(expected))
-    assert not list(tmp_path.iterdir()), "a mistake left something behind"
+    assert not list(tmp_path.iterdir()), "the failed command wrote files"
 
 
 @pytest.mark.parametrize("fields, expected", [
@@ -110,11 +111,11 @@ def test_words(lgg, words, expected, tmp_path, monkeypatch):
     ({"init_from": "nowhere"}, "nowhere"),
     ({"model__pretrained": "weights.msgpack"}, "config.model.pretrained"),
 ])  # fmt: skip
-def test_fields(lgg, small_phantoms, tmp_path, fields, expected):
-    given = {"data__dir": small_phantoms} | fields
-    data_dir = given.pop("data__dir")
-    assert_one_line(lgg(*smoke_words(data_dir, tmp_path / "run", **given)), expected)
-    assert not (tmp_path / "run").exists(), "a mistake left a workdir behind"
+def test_invalid_fields(lgg, small_phantoms, tmp_path, fields, expected):
+    changed = {"data__dir": small_phantoms} | fields
+    data_dir = changed.pop("data__dir")
+    assert_one_line(lgg(*smoke_words(data_dir, tmp_path / "run", **changed)), expected)
+    assert not (tmp_path / "run").exists(), "the failed command wrote a workdir"
 
 
 def test_folders_without_patients(lgg, tmp_path):
@@ -125,28 +126,28 @@ def test_folders_without_patients(lgg, tmp_path):
 
 
 @pytest.mark.parametrize("damage, expected", [("truncated", "cannot be read as TIFF"), ("mask", r"shape \(32, 32\)")])
-def test_damaged_files(lgg, trained, spoilt, tmp_path, damage, expected):
-    path = sorted(spoilt.glob("*/*_7.tif"))[3] if damage == "truncated" else sorted(spoilt.glob("*/*_7_mask.tif"))[3]
+def test_damaged_files(lgg, trained, writable_phantoms, tmp_path, damage, expected):
+    path = sorted(writable_phantoms.glob("*/*_7.tif" if damage == "truncated" else "*/*_7_mask.tif"))[3]
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:2000])
     else:
         Image.fromarray(np.zeros((32, 32), np.uint8)).save(path)
-    assert_one_line(lgg(*smoke_words(spoilt, tmp_path / "run")), f"{path.name} .*{expected}")
+    assert_one_line(lgg(*smoke_words(writable_phantoms, tmp_path / "run")), f"{path.name} .*{expected}")
     workdir = shutil.copytree(trained, tmp_path / "trained")
-    words = "evaluate", f"--workdir={workdir}", f"--data_dir={spoilt}", "--split=all"
+    words = "evaluate", f"--workdir={workdir}", f"--data_dir={writable_phantoms}", "--split=all"
     assert_one_line(lgg(*words), f"{path.name} .*{expected}")
     assert not (workdir / "eval").exists()
     assert not (tmp_path / "run").exists()
 
 
-def test_a_workdir_of_another_config_is_refused_and_stays(lgg, trained, small_phantoms):
+def test_a_workdir_with_another_config_is_refused_unchanged(lgg, trained, small_phantoms):
     before = digests(trained)
     ended = lgg(*smoke_words(small_phantoms, trained, seed=1, optimizer__learning_rate=0.5))
     assert_one_line(ended, r"holds a run with another config \(optimizer.learning_rate was 0.01 and is 0.5, seed was 0")
     assert digests(trained) == before
 
 
-def test_a_workdir_whose_files_are_broken(lgg, trained, small_phantoms, tmp_path):
+def test_a_workdir_with_broken_files(lgg, trained, small_phantoms, tmp_path):
     for name in ("config.json", "splits.json", "length.json"):
         workdir = Path(shutil.copytree(trained, tmp_path / name))
         (workdir / name).write_text("{")
@@ -164,7 +165,7 @@ def test_a_workdir_that_is_a_file(lgg, small_phantoms, tmp_path):
     (("--data_dir=nowhere", "--split=all"), "no such folder: .*nowhere"),
     (("--data_dir=nowhere",), "no such folder: nowhere"),
 ])  # fmt: skip
-def test_evaluate(lgg, trained, words, expected):
+def test_user_errors_of_evaluate(lgg, trained, words, expected):
     before = digests(trained)
     assert_one_line(lgg("evaluate", f"--workdir={trained}", *words), expected)
     assert digests(trained) == before
@@ -186,7 +187,7 @@ def test_init_from_another_model(lgg, trained, small_phantoms, tmp_path, fields)
 
 
 def test_init_from_a_model_of_other_sequences(lgg, trained, small_phantoms, tmp_path):
-    """As many of them in another order have the same shapes, and would be taken for one another."""
+    """Sequences in another order give the same shapes, so the restored weights would silently see wrong inputs."""
     words = smoke_words(small_phantoms, tmp_path / "run", init_from=trained, data__channels="('flair','t1','t1ce')")
     assert_one_line(lgg(*words), r"was trained on \('t1', 'flair', 't1ce'\), not \('flair', 't1', 't1ce'\)")
     assert not (tmp_path / "run").exists()
@@ -214,7 +215,7 @@ def test_help_lists_the_verbs(lgg, word):
     assert all(f"\n  {verb} " in ended.out for verb in VERBS)
 
 
-def test_ctrl_c_is_no_traceback(lgg, monkeypatch):
+def test_ctrl_c_prints_no_traceback(lgg, monkeypatch):
     def interrupted(_argv):
         raise KeyboardInterrupt
 
@@ -226,7 +227,7 @@ def test_ctrl_c_is_no_traceback(lgg, monkeypatch):
     OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
     RuntimeError(f"events.out.tfevents; {os.strerror(errno.ENOSPC)}\n\tFailed to flush 1 events"),
 ])  # fmt: skip
-def test_a_full_disk_wherever_it_shows(lgg, monkeypatch, error):
+def test_a_full_disk_in_any_exception(lgg, monkeypatch, error):
     def full(_argv):
         raise error
 
@@ -234,8 +235,8 @@ def test_a_full_disk_wherever_it_shows(lgg, monkeypatch, error):
     assert_one_line(lgg("train"), "no space left")
 
 
-def test_as_a_process_of_its_own(trained, small_phantoms, tmp_path):
-    """Nothing that libraries print comes beside the line, and it works from any folder."""
+def test_user_errors_in_a_process_of_its_own(trained, small_phantoms, tmp_path):
+    """Messages of libraries are not printed."""
     words = smoke_words(small_phantoms, trained, seed=1)
     assert_one_line(result(launch(*words)), "holds a run with another config")
     assert_one_line(result(launch("evaluate", f"--workdir={trained}", "--step=3")), "no checkpoint of step 3")
@@ -264,15 +265,15 @@ print(sys.argv, re.search(r"AnonHugePages: +([0-9]+) kB", open("/proc/self/smaps
     (("check", "--data_dir=d"), None, False),
     (("train", "--workdir=w"), "glibc.malloc.hugetlb=0", False),
 ])  # fmt: skip
-def test_what_computes_begins_anew_with_huge_pages(tmp_path, words, tunables, huge):
+def test_verbs_that_compute_restart_with_huge_pages(tmp_path, words, tunables, huge):
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if not setting.exists() or "[madvise]" not in setting.read_text() or platform.libc_ver()[0] != "glibc":
-        pytest.skip("no huge pages on request here")
+        pytest.skip("this machine has no huge pages on request")
     (tmp_path / "tool.py").write_text(PAGES)
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
     environment |= {"PYTHONPATH": str(ROOT)} | ({"GLIBC_TUNABLES": tunables} if tunables else {})
     command = [sys.executable, tmp_path / "tool.py", *words]
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    argv, kilobytes = said.rsplit(maxsplit=1)
+    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    argv, kilobytes = printed.rsplit(maxsplit=1)
     assert argv == str([str(tmp_path / "tool.py"), *words])
     assert (int(kilobytes) > 2**17) == huge

@@ -1,4 +1,4 @@
-"""Two processes with two devices each train as one process with one device does, and one device evaluates it."""
+"""Multi-host runs: two processes with two devices each give the result of one process with one device."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ STEPS = 6
 
 
 def two_hosts(words: list[str]) -> list[subprocess.Popen]:
-    """The same command on two hosts of two devices each."""
+    """Start the same command on two hosts with two devices each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -34,7 +34,7 @@ def metrics(workdir: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def fields() -> dict:
-    # Dropout differs between devices, and must: it is off where the number of devices may not matter.
+    # Dropout is off, because its random keys must differ between devices and so depend on the number of devices.
     return {"model__dropout": 0.0, "train__num_steps": STEPS, "train__eval_every": 3, "train__log_every": 1,
             "train__checkpoint_every": 2}  # fmt: skip
 
@@ -44,13 +44,13 @@ def shared_run(small_phantoms, tmp_path_factory, fields) -> Path:
     workdir = tmp_path_factory.mktemp("hosts") / "run"
     ends = [result(host) for host in two_hosts(smoke_words(small_phantoms, workdir, **fields))]
     assert [end.code for end in ends] == [0, 0], ends
-    # XLA's transport prints from several threads at once, which splits its lines.
-    spoken = [line for line in ends[1].out.splitlines() if "[Gloo]" not in line and "peer ranks" not in line]
-    assert not spoken, f"only the first host speaks: {spoken}"
+    # XLA's transport (Gloo) prints from several threads, which may split its lines.
+    printed = [line for line in ends[1].out.splitlines() if "[Gloo]" not in line and "peer ranks" not in line]
+    assert not printed, f"only the first host may print: {printed}"
     return workdir
 
 
-def test_two_hosts_train_as_one_does(shared_run, small_phantoms, tmp_path, fields, lgg):
+def test_two_hosts_give_the_weights_of_one(shared_run, small_phantoms, tmp_path, fields, lgg):
     assert lgg(*smoke_words(small_phantoms, tmp_path / "run", **fields)).code == 0
     shared, alone = (restore_variables(run, STEPS)[0] for run in (shared_run, tmp_path / "run"))
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), shared, alone)
@@ -58,7 +58,7 @@ def test_two_hosts_train_as_one_does(shared_run, small_phantoms, tmp_path, field
         assert shared == pytest.approx(alone, rel=1e-3)
 
 
-def test_one_set_of_files(shared_run):
+def test_only_one_host_writes_files(shared_run):
     assert {path.name for path in shared_run.iterdir()} == {
         "config.json", "splits.json", "length.json", "versions.json", "postprocess.json", "checkpoints", "logs"
     }  # fmt: skip
@@ -66,12 +66,12 @@ def test_one_set_of_files(shared_run):
     assert len(list((shared_run / "logs").glob("events.out.tfevents*"))) == 1
 
 
-def test_two_hosts_go_on_with_what_one_began_and_with_their_own(small_phantoms, tmp_path, fields, lgg):
+def test_two_hosts_resume_the_run_of_one_host_and_their_own(small_phantoms, tmp_path, fields, lgg):
     workdir = tmp_path / "run"
     words = smoke_words(small_phantoms, workdir, **fields)
     length = workdir / "length.json"
     assert lgg(*words).code == 0
-    for step in (STEPS + 2, STEPS + 4):  # the second time it is the hosts' own checkpoint
+    for step in (STEPS + 2, STEPS + 4):  # The second time, they resume from their own checkpoint.
         length.write_text(json.dumps({"num_steps": step}))
         ends = [result(host) for host in two_hosts(words)]
         assert [end.code for end in ends] == [0, 0], ends
@@ -79,7 +79,7 @@ def test_two_hosts_go_on_with_what_one_began_and_with_their_own(small_phantoms, 
     assert restore_variables(workdir, STEPS + 4)[1] == STEPS + 4
 
 
-def test_one_device_evaluates_what_four_saved(shared_run, lgg):
+def test_one_device_evaluates_a_run_of_four(shared_run, lgg):
     assert len(jax.devices()) == 1
     ended = lgg("evaluate", f"--workdir={shared_run}", "--split=validation")
     assert ended.code == 0, ended.err
@@ -88,7 +88,7 @@ def test_one_device_evaluates_what_four_saved(shared_run, lgg):
     assert scores["volume_dice"]["mean"] == pytest.approx(chosen["validation_volume_dice"], abs=1e-4)
 
 
-def test_hosts_stop_together_and_one_goes_on(small_phantoms, tmp_path, fields, lgg):
+def test_hosts_stop_at_the_same_step_and_one_host_resumes(small_phantoms, tmp_path, fields, lgg):
     workdir = tmp_path / "run"
     words = smoke_words(small_phantoms, workdir, **{**fields, "train__num_steps": 400, "train__eval_every": 200})
     hosts = two_hosts(words)

@@ -1,4 +1,4 @@
-"""Every network of the table that gives a mask is trained, resumed, restored, evaluated, used and exported."""
+"""Every segmentation network: training, resuming, restoring, evaluation, prediction and export."""
 
 import json
 from functools import partial
@@ -31,7 +31,7 @@ def name(request, small_resnet) -> str:
 
 @pytest.fixture(scope="module")
 def config(name, small_phantoms):
-    """configs/smoke.py with this network, and neighbouring slices where it takes them."""
+    """configs/smoke.py with this network, and with neighbouring slices if the network supports them."""
     made = smoke.get_config()
     this = {"model.name": name, "data.dir": str(small_phantoms), "data.context": int(NETWORKS[name].neighbours)}
     made.update_from_flattened_dict(FIELDS | this)
@@ -40,7 +40,7 @@ def config(name, small_phantoms):
 
 @pytest.fixture(scope="module")
 def run(config, tmp_path_factory):
-    """A run that was never stopped."""
+    """An uninterrupted run."""
     workdir = tmp_path_factory.mktemp("networks") / "run"
     train.train(config, workdir)
     return workdir
@@ -48,7 +48,7 @@ def run(config, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def resumed(config, tmp_path_factory):
-    """The same run, stopped after STOP steps and started again."""
+    """The same run, stopped after STOP steps and resumed."""
     workdir = tmp_path_factory.mktemp("networks") / "resumed"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel.Preemption, "reached", lambda _, step: step == STOP)
@@ -80,7 +80,7 @@ def test_every_parameter_has_a_gradient(name):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_logits_of_every_pixel(name, dtype):
+def test_shape_and_dtype_of_the_logits(name, dtype):
     for norm in NETWORKS[name].norms:
         config = default.get_config().model
         config.update({"name": name, "levels": 3, "features": 8, "norm": norm, "dtype": dtype})
@@ -92,7 +92,7 @@ def test_logits_of_every_pixel(name, dtype):
         assert models.outputs(config) == NETWORKS[name].outputs
 
 
-def test_it_is_evaluated_and_used_for_prediction(run, small_phantoms, lgg, tmp_path):
+def test_evaluate_and_predict(run, small_phantoms, lgg, tmp_path):
     assert lgg("evaluate", f"--workdir={run}").code == 0
     metrics = json.loads((run / "eval" / "test" / "metrics.json").read_text())
     assert metrics["volume_dice"]["n"] > 0 and 0 <= metrics["volume_dice"]["mean"] <= 1
@@ -102,20 +102,21 @@ def test_it_is_evaluated_and_used_for_prediction(run, small_phantoms, lgg, tmp_p
     assert len(list((tmp_path / "out").rglob("*_mask.tif"))) == len(list(patient.glob("*_mask.tif")))
 
 
-def test_a_restored_run_gives_the_network_s_own_probabilities(run, small_phantoms):
-    """Through restore, batches of several devices and the scan's own grid, as through one call of the module."""
+def test_a_restored_run_gives_the_probabilities_of_the_module(run, small_phantoms):
+    """The restored predictor, which computes in batches, equals one call of the module."""
     scan = next(kaggle.load_volumes(small_phantoms))
-    (one,) = load_segmenter([str(run)]).runs
-    case = prepare_case(scan, one.data)
+    (restored,) = load_segmenter([str(run)]).runs
+    case = prepare_case(scan, restored.data)
     config = smoke.get_config().model
     config.update(json.loads((run / "config.json").read_text())["model"])
     variables, _ = restore_variables(run)
     logits = create_model(config).apply(variables, case.images.astype(np.float32), train=False)
-    np.testing.assert_allclose(one.predict(one.variables, case.images), jax.nn.sigmoid(logits), atol=1e-5)
+    probability = restored.predict(restored.variables, case.images)
+    np.testing.assert_allclose(probability, jax.nn.sigmoid(logits), atol=1e-5)
 
 
-def test_it_is_exported(run, tmp_path):
-    """`export` compares both artefacts with the restored run, and raises where they differ."""
+def test_export(run, tmp_path):
+    """`export` compares both files with the restored run and raises if they differ."""
     output = export.export(run, tmp_path / "exported")
     differences = json.loads((output / "preprocess.json").read_text())["differences"]
     assert set(differences) == {"model.stablehlo", "saved_model", "evaluate"}

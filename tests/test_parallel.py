@@ -1,6 +1,6 @@
-"""Eight devices do what one does: the same gradient, the same statistics, the same rows in the same order.
+"""Data parallelism: eight devices give the gradients, BatchNorm statistics and row order of one device.
 
-Run as a program this file writes what its devices compute: `python tests/test_parallel.py OUT.npz`.
+As a script, this file writes the results of its devices: `python tests/test_parallel.py OUT.npz`.
 """
 
 import os
@@ -29,10 +29,16 @@ BATCH, SIZE = 16, 16
 
 
 def updated(norm="batch", accumulation=1, uneven=True, **losses: float) -> dict[str, np.ndarray]:
-    """Gradient, statistics and metrics of one step over all devices; `uneven`: some rows only fill up the batch.
+    """Return gradient, BatchNorm statistics and metrics of one step over all devices.
 
-    With softplus in place of ReLU: rounding pushes a value at the kink of ReLU to either side, and the gradients of
-    one and eight devices then differ by more than rounding.
+    Softplus replaces ReLU. At zero, rounding decides the side of ReLU, and the gradients of one and eight devices would
+    differ by more than rounding.
+
+    Args:
+      norm: "batch" or "group".
+      accumulation: the number of accumulation parts.
+      uneven: whether some rows have weight 0, as in a padded batch.
+      **losses: changed fields of `config.loss`.
     """
     config = default.get_config()
     config.loss.update(losses)
@@ -43,19 +49,20 @@ def updated(norm="batch", accumulation=1, uneven=True, **losses: float) -> dict[
     weight = np.ones(BATCH, "float32")
     weight[[0, 1, 9]] = 0 if uneven else 1
     model = UNet(features=8, levels=2, norm=norm, dtype=jnp.float64, axis_name=parallel.AXIS)
-    optimizer = optax.trace(0.0)  # which keeps the gradient
+    optimizer = optax.trace(0.0)  # Its state is the gradient.
     variables = state.initial_variables(config, model, (image[:1],))
     before = state.create_state(config.optimizer, optimizer, variables)
     step = parallel.map_step(train.make_train_step(config, model, optimizer))
     with mock.patch.object(unet.nn, "relu", nn.softplus):
         after, metrics = step(before, parallel.shard({"image": image, "mask": mask, "weight": weight}))
-    metrics = {key: total / count for key, (total, count) in metrics.items()}  # parts count a batch once each
-    everything = {"gradient": after.opt_state.trace, "batch_stats": after.batch_stats, "metrics": metrics}
-    return {name: np.asarray(x) for name, x in traverse_util.flatten_dict(everything, sep="/").items()}
+    # Divided, because each accumulation part adds 1 to the count of a metric that is computed per batch.
+    metrics = {key: total / count for key, (total, count) in metrics.items()}
+    values = {"gradient": after.opt_state.trace, "batch_stats": after.batch_stats, "metrics": metrics}
+    return {name: np.asarray(x) for name, x in traverse_util.flatten_dict(values, sep="/").items()}
 
 
 def results() -> dict[str, np.ndarray]:
-    """What is compared between one device and eight."""
+    """Return the values to compare between one device and eight."""
     devices = jax.local_device_count()
     keys = jax.pmap(lambda _: jax.random.key_data(parallel.device_key(jax.random.key(0))), axis_name=parallel.AXIS)
     doubled = parallel.map_local(lambda factor, rows: factor * rows)
@@ -97,14 +104,14 @@ def eight(both) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("case", ["batchnorm", "accumulated"])
-def test_a_step_of_eight_devices_is_the_step_of_one(one, eight, case):
+def test_a_step_on_eight_devices_equals_a_step_on_one(one, eight, case):
     names = [name for name in one if name.startswith(f"{case}/")]
     assert len(names) > 20
     for name in names:
         np.testing.assert_allclose(eight[name], one[name], rtol=1e-6, atol=1e-6 * np.abs(one[name]).max(), err_msg=name)
 
 
-def test_statistics_are_compared_too(one):
+def test_batchnorm_statistics_are_compared_too(one):
     names = [name for name in one if name.startswith("batchnorm/batch_stats/")]
     assert len(names) == 2 * 6
     assert all(np.abs(one[name]).max() > 0.01 for name in names)
@@ -115,12 +122,12 @@ def test_rows_keep_their_order(one, eight):
         np.testing.assert_array_equal(rows, 2 * np.arange(BATCH))
 
 
-def test_every_device_draws_its_own_dropout(eight):
+def test_every_device_has_its_own_dropout_key(eight):
     assert len(np.unique(eight["keys"], axis=0)) == 8
 
 
-def test_accumulation_is_the_whole_batch(one):
-    """With what does not mix rows: GroupNorm, and a loss that is a mean."""
+def test_accumulation_equals_the_whole_batch(one):
+    """Compared with GroupNorm and a loss that is a mean over rows, because these do not mix the rows of a batch."""
     names = [name for name in one if name.startswith("whole/")]
     assert len(names) > 20
     for name in names:
@@ -129,7 +136,7 @@ def test_accumulation_is_the_whole_batch(one):
 
 
 def test_a_step_is_compiled_once(monkeypatch):
-    """Not for a state that is new, and again for one that a step gave back."""
+    """The initial state and a state that a step returned have the same sharding."""
     traced = []
 
     def count(state, batch):
@@ -145,31 +152,31 @@ def test_a_step_is_compiled_once(monkeypatch):
 
 
 @pytest.mark.parametrize("devices, batch_size, accumulation", [(8, 12, 1), (1, 16, 3), (4, 16, 8)])
-def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, devices, batch_size, accumulation):
+def test_a_batch_that_cannot_be_split_evenly_is_refused(monkeypatch, devices, batch_size, accumulation):
     monkeypatch.setattr(jax, "device_count", lambda: devices)
     with pytest.raises(UserError, match=f"batch_size={batch_size}.*choose a multiple of {devices * accumulation}"):
         parallel.check_batch(batch_size, accumulation)
     parallel.check_batch(devices * accumulation, accumulation)
 
 
-def test_one_host_gathers_its_own_rows():
+def test_collective_functions_on_one_host():
     rows = np.arange(6, dtype=np.float32).reshape(3, 2)
     assert parallel.gather(rows) is rows
     assert parallel.from_first_host(7) == 7
     assert parallel.is_first_host()
-    parallel.barrier("alone, nobody to wait for")
+    parallel.barrier("one host returns immediately")
 
 
-def test_hosts_share_items_out(monkeypatch):
+def test_items_are_divided_between_hosts(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 3)
-    shares = []
+    items = []
     for index in range(3):
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        shares.append(parallel.host_items(list("abcdefg")))
-    assert shares == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
+        items.append(parallel.host_items(list("abcdefg")))
+    assert items == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
 
 
-def test_sigterm_is_noted_and_the_handler_restored():
+def test_sigterm_is_caught_and_the_handler_restored():
     before = signal.getsignal(signal.SIGTERM)
     with parallel.Preemption() as preemption:
         assert not preemption.reached(1)
@@ -181,7 +188,7 @@ def test_sigterm_is_noted_and_the_handler_restored():
 @pytest.mark.parametrize("environment", [
     {}, {"JAX_NUM_PROCESSES": "2"}, {"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "x"},
 ])  # fmt: skip
-def test_half_an_address_is_refused(monkeypatch, environment):
+def test_incomplete_environment_variables_are_refused(monkeypatch, environment):
     for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"JAX_COORDINATOR_ADDRESS": "localhost:1", **environment}.items():
@@ -190,13 +197,13 @@ def test_half_an_address_is_refused(monkeypatch, environment):
         parallel.initialize()
 
 
-def test_distributed_without_a_cluster_is_one_line(monkeypatch):
+def test_distributed_without_a_cluster_is_refused(monkeypatch):
     monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
 
-    def nothing_found(**_timeouts):
+    def no_cluster(**_timeouts):
         raise ValueError("coordinator_address should be defined.")
 
-    monkeypatch.setattr(jax.distributed, "initialize", nothing_found)
+    monkeypatch.setattr(jax.distributed, "initialize", no_cluster)
     with pytest.raises(UserError, match=r"no Slurm, Kubernetes or TPU slice was found"):
         parallel.initialize()
 

@@ -1,4 +1,4 @@
-"""New scans from the command line: one mask whatever the format, and what is said of each scan."""
+"""`predict`: masks are equal in every format, and predictions.csv has one row per scan."""
 
 import shutil
 from pathlib import Path
@@ -42,15 +42,15 @@ def table(output: Path) -> pd.DataFrame:
     return pd.read_csv(output / "predictions.csv", index_col="patient", keep_default_na=False)
 
 
-def read_tiff(folder: Path, what: str) -> np.ndarray:
-    """(slice, height, width) of the …_<number>_<what>.tif files."""
-    files = sorted(folder.glob(f"*_{what}.tif"), key=lambda path: int(path.stem.split("_")[-2]))
+def read_tiff(folder: Path, kind: str) -> np.ndarray:
+    """Read the …_<number>_<kind>.tif files as (slice, height, width)."""
+    files = sorted(folder.glob(f"*_{kind}.tif"), key=lambda path: int(path.stem.split("_")[-2]))
     return np.stack([np.asarray(Image.open(path)) for path in files])
 
 
 @pytest.fixture(scope="module")
 def scored(trained, lgg, tmp_path_factory) -> pd.DataFrame:
-    """What `evaluate` says of every phantom patient."""
+    """cases.csv of `evaluate` for all phantom patients."""
     workdir = shutil.copytree(trained, tmp_path_factory.mktemp("scored") / "run")
     assert lgg("evaluate", f"--workdir={workdir}", "--split=all").code == 0
     return pd.read_csv(workdir / "eval/all/cases.csv", index_col="patient", keep_default_na=False)
@@ -64,17 +64,17 @@ def patient(small_phantoms) -> Path:
 
 @pytest.fixture(scope="module")
 def everyone(small_phantoms, trained, lgg, tmp_path_factory):
-    """All phantom patients at once: what the command said, and its output."""
+    """The result of the command for all phantom patients, and its output folder."""
     output = tmp_path_factory.mktemp("everyone") / "out"
     ended = lgg("predict", f"--workdir={trained}", f"--input={small_phantoms}", f"--output={output}", "--probability")
     return ended, output
 
 
-def test_what_evaluate_scored(everyone, scored, small_phantoms, trained):
+def test_masks_equal_those_of_evaluate(everyone, scored, small_phantoms, trained):
     ended, output = everyone
     rows, chosen = table(output), read_chosen(trained, Postprocessing)
     assert ended.code == 0 and f"written: {output}/predictions.csv, 12 of 12 scans done" in ended.out
-    assert rows["tumour_pixels"].sum() > 0, "an empty mask would prove nothing"
+    assert rows["tumour_pixels"].sum() > 0, "all masks are empty"
     assert (rows["tumour_pixels"] == scored["predicted_pixels"]).all() and (rows["slices"] == scored["slices"]).all()
     assert (rows["missing_sequences"] == scored["missing_sequences"]).all()
     for volume in kaggle.load_volumes(small_phantoms):
@@ -88,21 +88,21 @@ def test_what_evaluate_scored(everyone, scored, small_phantoms, trained):
         np.testing.assert_array_equal(mask > 0, chosen.mask(probability, foreground(volume.image)))
 
 
-def test_a_missing_sequence_is_one_clean_line_a_scan(everyone, scored):
+def test_a_missing_sequence_is_one_line_per_scan(everyone, scored):
     lines = everyone[0].err.splitlines()
     expected = {"none": 0, "pre": 1, "post": 1, "pre+post": 2}
     assert len(lines) == sum(expected[missing] for missing in scored["missing_sequences"]) == 4
     assert all(line.startswith("lgg_jax: warning: ") and line.endswith("as in training") for line in lines)
 
 
-def test_pixels_where_no_size_is_known(everyone):
+def test_tumour_volume_without_pixel_size(everyone):
     ended, output = everyone
     rows = table(output)
     assert "pixel size unknown: 12 scans" in ended.out
     assert (rows["spacing_mm"] == "unknown").all() and (rows["tumour_ml"] == "").all() and (rows["error"] == "").all()
 
 
-def test_the_overlay_outlines_the_slice_with_most_tumour(everyone, small_phantoms):
+def test_the_overlay_is_the_slice_with_most_tumour(everyone, small_phantoms):
     rows = table(everyone[1])
     name = rows["tumour_pixels"].idxmax()
     mask = read_tiff(everyone[1] / name, "mask") > 0
@@ -112,8 +112,8 @@ def test_the_overlay_outlines_the_slice_with_most_tumour(everyone, small_phantom
     np.testing.assert_array_equal(np.asarray(Image.open(everyone[1] / name / "overlay.png")), expected)
 
 
-def test_one_mask_in_three_formats(patient, everyone, trained, lgg, tmp_path):
-    """From the crown down as DICOM and sagittal as NIfTI, it is the mask of the TIFF slices."""
+def test_the_same_mask_in_three_formats(patient, everyone, trained, lgg, tmp_path):
+    """DICOM with slices from the crown down and sagittal NIfTI give the mask of the TIFF slices."""
     image = kaggle.read_volume(patient, {}).image
     for name, channel in SEQUENCES.items():
         write_nifti(tmp_path / f"scans/nifti/p_{name}.nii.gz", image[..., channel], "RSA")
@@ -134,12 +134,12 @@ def test_one_mask_in_three_formats(patient, everyone, trained, lgg, tmp_path):
     path = tmp_path / "out" / rows["mask"][series]
     frames = highdicom.seg.segread(path).get_pixels_by_source_instance([header.SOPInstanceUID for header in headers])
     np.testing.assert_array_equal(frames[..., 0], tiff)
-    said = path.read_bytes() + (tmp_path / "out/predictions.csv").read_bytes() + ended.out.encode()
-    assert not any(secret.encode() in said for secret in (NAME, BIRTH, HOSPITAL_ID))
+    written = path.read_bytes() + (tmp_path / "out/predictions.csv").read_bytes() + ended.out.encode()
+    assert not any(secret.encode() in written for secret in (NAME, BIRTH, HOSPITAL_ID))
 
 
 def test_a_bad_scan_among_good_ones(patient, everyone, trained, lgg, tmp_path):
-    """By two runs, the same one twice: their mean is what it finds alone."""
+    """Two runs are passed, the same one twice: their mean equals the single run."""
     shutil.copytree(patient, tmp_path / "scans" / patient.name)
     write_tiff(tmp_path / "scans/TCGA_XX_0002_20000101")
     broken = tmp_path / "scans/TCGA_XX_0002_20000101/TCGA_XX_0002_20000101_3.tif"
@@ -158,8 +158,8 @@ def test_a_bad_scan_among_good_ones(patient, everyone, trained, lgg, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"predictions.csv", "TCGA_DU_0001"}
 
 
-def test_the_second_copy_of_the_zip_is_not_predicted(tmp_path):
-    """A third folder of that name has another slice in it, a fourth one slice less: these are other scans."""
+def test_the_second_copy_in_the_zip_is_skipped(tmp_path):
+    """Folders with the same name but a different slice ("other") or a missing slice ("part") are not copies."""
     for place in ("kaggle_3m", "lgg-mri-segmentation/kaggle_3m", "other", "part"):
         for name in ("TCGA_CS_0001_19990101", "TCGA_DU_0002_20000202"):
             write_tiff(tmp_path / place / name)
@@ -180,7 +180,7 @@ def test_the_second_copy_of_the_zip_is_not_predicted(tmp_path):
 
 
 def test_series_of_one_folder_are_no_copies(tmp_path):
-    """Two studies in it: both are told by the folder."""
+    """One folder has two studies, which have the same source path."""
     for study in ("1.2", "1.3"):
         for name in ("flair", "t1"):
             write_dicom(tmp_path / "p" / f"{study} {name}", IMAGE[..., 1], study=study)
@@ -188,7 +188,7 @@ def test_series_of_one_folder_are_no_copies(tmp_path):
     assert len(predict.without_copies(sources)) == len(sources) == 2
 
 
-def test_the_size_is_bounded(patient, trained, lgg, tmp_path):
+def test_the_size_limit(patient, trained, lgg, tmp_path):
     ended = lgg("predict", f"--workdir={trained}", f"--input={patient}", f"--output={tmp_path}/out",
                 "--max_gigabytes=1e-5")  # fmt: skip
     assert ended.code == 2 and "is larger than 1e-05 GB" in table(tmp_path / "out")["error"].iloc[0]
@@ -196,7 +196,7 @@ def test_the_size_is_bounded(patient, trained, lgg, tmp_path):
 
 @pytest.fixture(scope="module")
 def grade_run(weights, small_phantoms, trained, lgg, tmp_path_factory) -> Path:
-    """configs/grade_two_stage.py on the masks of `trained`, trained and evaluated."""
+    """A trained and evaluated run of configs/grade_two_stage.py with the masks of `trained`."""
     config = grade_two_stage.get_config()
     config.update_from_flattened_dict({
         "data.dir": str(small_phantoms), "data.segmentation_workdir": str(trained), "data.size": 32,
@@ -209,22 +209,22 @@ def grade_run(weights, small_phantoms, trained, lgg, tmp_path_factory) -> Path:
     return workdir
 
 
-def test_the_grade_that_evaluate_gave(grade_run, trained, small_phantoms, lgg, tmp_path):
+def test_grades_equal_those_of_evaluate(grade_run, trained, small_phantoms, lgg, tmp_path):
     ended = lgg("predict", f"--workdir={trained}", f"--grade_workdir={grade_run}", f"--input={small_phantoms}",
                 f"--output={tmp_path}/out")  # fmt: skip
     assert ended.code == 0
     rows = table(tmp_path / "out")
     cases = pd.read_csv(grade_run / "eval/test/cases.csv", index_col="patient")
-    found = rows.loc[[name for name in cases.index if rows["tumour_pixels"][name]]]
-    assert len(found), "no test patient has a mask to grade by"
-    expected = expit(cases["logit"][found.index])
-    np.testing.assert_allclose(found["grade_3_probability"].astype(float), expected, rtol=1e-5)
+    graded = rows.loc[[name for name in cases.index if rows["tumour_pixels"][name]]]
+    assert len(graded), "the masks of all test patients are empty"
+    expected = expit(cases["logit"][graded.index])
+    np.testing.assert_allclose(graded["grade_3_probability"].astype(float), expected, rtol=1e-5)
     assert set(rows["grade"].astype(str)) <= {"2", "3", ""}
     assert ((rows["grade"] == "") == (rows["tumour_pixels"] == 0)).all()
 
 
 def test_clinical_values_from_a_table(grade_run, trained, patient, lgg, tmp_path):
-    """Without data.csv beside them, the values of two scans come from the table; the third has no row."""
+    """There is no data.csv. Two scans have a row in the table; the third has none."""
     for name in ("old", "unknown", "without"):
         shutil.copytree(patient, tmp_path / "scans" / name)
     clinical = tmp_path / "cases.csv"
@@ -243,15 +243,15 @@ def test_clinical_values_from_a_table(grade_run, trained, patient, lgg, tmp_path
     ("Patient,age\np,40\n", "has no column patient"),
     ("patient,Age\np,40\n", "has no clinical column"),
 ])  # fmt: skip
-def test_a_clinical_table_that_cannot_be_used(content, expected, tmp_path):
+def test_an_invalid_clinical_table(content, expected, tmp_path):
     path = tmp_path / "cases.csv"
     path.write_text(content)
     with pytest.raises(UserError, match=expected):
         predict.clinical_table(path)
 
 
-def test_an_empty_mask_shows_the_middle_slice(tmp_path):
-    class Nothing(Segmenter):
+def test_the_overlay_of_an_empty_mask_is_the_middle_slice(tmp_path):
+    class EmptySegmenter(Segmenter):
         def probability(self, scan):
             return np.zeros(scan.image.shape[:3], np.float32)
 
@@ -260,8 +260,8 @@ def test_an_empty_mask_shows_the_middle_slice(tmp_path):
 
     [source] = find_scans(write_tiff(tmp_path / "p"))
     scan = source.read()
-    mask, found = predict.predict(scan, Nothing([]), tmp_path / "out")
-    assert not mask.any() and (found["tumour_pixels"], found["tumour_slices"], found["slices"]) == (0, 0, 6)
+    mask, row = predict.predict(scan, EmptySegmenter([]), tmp_path / "out")
+    assert not mask.any() and (row["tumour_pixels"], row["tumour_slices"], row["slices"]) == (0, 0, 6)
     expected = overlay_image(scan.volume.image[3], mask[3], mask[3])
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out/overlay.png")), expected)
 
@@ -278,13 +278,13 @@ def test_an_empty_mask_shows_the_middle_slice(tmp_path):
     ({"grade_workdir": "RUN"}, "holds a run that does not grade"),
     ({"max_gigabytes": "-1"}, "max_gigabytes"),
 ])  # fmt: skip
-def test_one_line_and_nothing_written(changed, expected, patient, trained, lgg, tmp_path, monkeypatch):
+def test_user_errors_are_one_line_and_write_nothing(changed, expected, patient, trained, lgg, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(patient, "scans")
     Path("note.txt").write_text("no scan")
     Path("link").symlink_to("scans")
     before = sorted(tmp_path.rglob("*"))
-    given = {"workdir": trained, "input": "scans", "output": "out"} | changed
-    ended = lgg("predict", *(f"--{name}={str(value).replace('RUN', str(trained))}" for name, value in given.items()))
+    flags = {"workdir": trained, "input": "scans", "output": "out"} | changed
+    ended = lgg("predict", *(f"--{name}={str(value).replace('RUN', str(trained))}" for name, value in flags.items()))
     assert ended.code == 2 and len(ended.err.splitlines()) == 1, ended
     assert expected in ended.err and sorted(tmp_path.rglob("*")) == before

@@ -1,6 +1,6 @@
-"""Killed at any moment and started again with the same command, a run ends as if nothing had happened: to the bit.
+"""Resuming: a run that is killed and restarted with the same command is bitwise identical to an uninterrupted run.
 
-Dropout, averaged weights and the best score so far are among what has to survive.
+This includes dropout, EMA of the weights and the best score.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ def saved_steps(workdir: Path) -> list[int]:
 
 
 def interrupt(command: list[str], number: int, when) -> Result:
-    """Starts the command, sends the signal as soon as `when()` is true, and waits for the end."""
+    """Start the command, send the signal `number` when `when()` is true, and wait for the process."""
     process = launch(*command)
     limit = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < limit and not when():
@@ -44,7 +44,7 @@ def interrupt(command: list[str], number: int, when) -> Result:
 
 @pytest.fixture(scope="module")
 def uninterrupted(small_phantoms, tmp_path_factory) -> Path:
-    """Compiled afresh, so that what is equal is not so by sharing a compiled program."""
+    """An uninterrupted run, compiled without the cache. Equality is then not due to a shared compiled program."""
     workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
     ended = result(launch(*words(small_phantoms, workdir), JAX_ENABLE_COMPILATION_CACHE="0"))
     assert ended.code == 0, ended.err
@@ -53,7 +53,7 @@ def uninterrupted(small_phantoms, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def interrupted(small_phantoms, tmp_path_factory) -> dict:
-    """The same run, killed when a checkpoint has appeared, killed while one is being written, asked to stop, ended."""
+    """The same run: killed after a checkpoint, killed during a checkpoint, stopped by SIGTERM, then completed."""
     workdir = tmp_path_factory.mktemp("interrupted") / "run"
     command = words(small_phantoms, workdir)
 
@@ -67,32 +67,32 @@ def interrupted(small_phantoms, tmp_path_factory) -> dict:
     after = saved_steps(workdir)
     ends["during"] = interrupt(command, signal.SIGKILL, being_written)
     during = names(workdir)
-    ends["asked"] = interrupt(command, signal.SIGTERM, lambda: appeared(40))
-    asked = saved_steps(workdir)
+    ends["stopped"] = interrupt(command, signal.SIGTERM, lambda: appeared(40))
+    stopped = saved_steps(workdir)
     ends["last"] = result(launch(*command))
-    return {"workdir": workdir, "ends": ends, "after": after, "during": during, "asked": asked, "command": command}
+    return {"workdir": workdir, "ends": ends, "after": after, "during": during, "stopped": stopped, "command": command}
 
 
-def test_it_was_interrupted_where_it_should(interrupted):
+def test_the_interruptions(interrupted):
     ends = interrupted["ends"]
-    assert [ends[name].code for name in ("after", "during", "asked", "last")] == [-9, -9, 0, 0]
+    assert [ends[name].code for name in ("after", "during", "stopped", "last")] == [-9, -9, 0, 0]
     assert 10 <= max(interrupted["after"]) < 25
-    assert any(not name.isdigit() for name in interrupted["during"]), "no half-written checkpoint was left"
-    for name in ("during", "asked", "last"):
+    assert any(not name.isdigit() for name in interrupted["during"]), "no partial checkpoint was left"
+    for name in ("during", "stopped", "last"):
         assert "resuming from step" in ends[name].out
     assert all("error" not in end.err.lower() for end in ends.values())
 
 
-def test_sigterm_saves_and_says_how_to_go_on(interrupted):
-    last = interrupted["ends"]["asked"].out.splitlines()[-1]
-    step = max(interrupted["asked"])
+def test_sigterm_saves_and_prints_how_to_resume(interrupted):
+    last = interrupted["ends"]["stopped"].out.splitlines()[-1]
+    step = max(interrupted["stopped"])
     assert last == f"stopped by SIGTERM at step {step}, which is saved; run the same command to resume"
     assert 40 <= step < STEPS
     assert f"resuming from step {step} of {STEPS}" in interrupted["ends"]["last"].out
 
 
 @pytest.mark.parametrize("item", ["params", "batch_stats", "opt_state", "ema", "step"])
-def test_the_last_state_is_equal_to_the_bit(uninterrupted, interrupted, item):
+def test_the_last_state_is_bitwise_identical(uninterrupted, interrupted, item):
     first, second = (read(workdir)[item] for workdir in (uninterrupted, interrupted["workdir"]))
     leaves = list(zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))
     assert leaves
@@ -106,7 +106,7 @@ def read(workdir: Path) -> dict:
         return checkpointer.restore((workdir / "checkpoints" / str(STEPS) / "state").absolute())
 
 
-def test_so_are_best_score_and_what_was_chosen(uninterrupted, interrupted):
+def test_the_best_score_and_the_postprocessing_are_identical(uninterrupted, interrupted):
     def content(workdir: Path) -> list:
         postprocess = json.loads((workdir / "postprocess.json").read_text())
         progress = json.loads((workdir / "checkpoints" / str(STEPS) / "progress" / "metadata").read_text())
@@ -115,15 +115,15 @@ def test_so_are_best_score_and_what_was_chosen(uninterrupted, interrupted):
     assert content(uninterrupted) == content(interrupted["workdir"])
 
 
-def test_metrics_have_every_step_once(uninterrupted, interrupted):
-    stop = max(interrupted["asked"])
+def test_metrics_jsonl_has_every_step_once(uninterrupted, interrupted):
+    stop = max(interrupted["stopped"])
     for workdir, extra in ((uninterrupted, set()), (interrupted["workdir"], {stop})):
         steps = [line["step"] for line in lines(workdir, "train/loss")]
         assert steps == sorted({*range(5, STEPS + 1, 5), *extra})
         assert [line["step"] for line in lines(workdir, "validation/volume_dice")] == [15, 30, 45, 60]
     validations = [lines(workdir, "validation/volume_dice") for workdir in (uninterrupted, interrupted["workdir"])]
     assert validations[0] == validations[1]
-    # The line after the stop is over fewer steps; all others are the same.
+    # The line after the stop is a mean over fewer steps. All other lines are equal.
     trainings = [
         [line for line in lines(workdir, "train/loss") if not stop <= line["step"] <= stop + 5]
         for workdir in (uninterrupted, interrupted["workdir"])
@@ -136,7 +136,7 @@ def lines(workdir: Path, name: str) -> list[dict]:
     return [line for line in parsed if name in line]
 
 
-def test_a_finished_run_stays_as_it_is(interrupted, lgg):
+def test_a_complete_run_is_not_changed(interrupted, lgg):
     def digests() -> dict[str, str]:
         files = [path for path in interrupted["workdir"].rglob("*") if path.is_file()]
         return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

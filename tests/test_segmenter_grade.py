@@ -1,4 +1,4 @@
-"""The grade of a scan from its mask and clinical values, by one run and by several."""
+"""The grade of a scan from its mask and clinical values, with one run or an ensemble."""
 
 import json
 
@@ -22,7 +22,7 @@ AGE = tabular.fit([{"age": 30.0}, {"age": 50.0}], ("age",))
 
 
 def run(predict=None, threshold=0.5, encoder=AGE) -> GradingRun:
-    """What `classification.grading_run` makes of a workdir with this encoder."""
+    """Return `classification.grading_run` of a workdir with this encoder."""
     chosen = classification.Thresholds(patient_threshold=threshold)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classification, "restored", lambda *_: Grading(DATA, None, encoder=encoder))
@@ -30,29 +30,29 @@ def run(predict=None, threshold=0.5, encoder=AGE) -> GradingRun:
 
 
 def by_age(_variables, images, clinical):
-    """The encoded age, or -5 where it is missing."""
+    """Return the encoded age as the logit, or -5 if the age is missing."""
     return np.where(clinical[:, 1] > 0, -5, clinical[:, 0]).astype(np.float32)
 
 
-def says(logit):
+def constant(logit):
     return lambda _variables, images, _clinical: np.full(len(images), logit, np.float32)
 
 
 def test_the_mean_over_the_slices_with_tumour():
-    shown = []
+    shapes = []
 
-    def number_of_slice(_variables, images, _clinical):
-        shown.append(images.shape)
+    def slice_number(_variables, images, _clinical):
+        shapes.append(images.shape)
         return np.arange(len(images), dtype=np.float32)
 
-    graded = Grader([run(number_of_slice)]).grade(SCAN, MASK, {})
-    assert shown == [(3, 16, 16, 3)] and MASK.any(axis=(1, 2)).sum() == 3
+    graded = Grader([run(slice_number)]).grade(SCAN, MASK, {})
+    assert shapes == [(3, 16, 16, 3)] and MASK.any(axis=(1, 2)).sum() == 3
     assert graded["grade_3_probability"] == pytest.approx(expit(1.0))
 
 
-@pytest.mark.parametrize("given, logit", [({}, 0), ({"age": 60.0}, 2), ({"age": None}, -5), ({"gender": 1.0}, 0)])
-def test_given_values_come_before_the_scan_s_own(given, logit):
-    graded = Grader([run()]).grade(SCAN, MASK, given)
+@pytest.mark.parametrize("values, logit", [({}, 0), ({"age": 60.0}, 2), ({"age": None}, -5), ({"gender": 1.0}, 0)])
+def test_passed_values_replace_those_of_the_scan(values, logit):
+    graded = Grader([run()]).grade(SCAN, MASK, values)
     assert graded["grade_3_probability"] == pytest.approx(expit(logit))
 
 
@@ -69,24 +69,24 @@ def test_a_run_without_clinical_values():
     ([3.0, -1.0], [0.5, 0.9], 3), ([3.0, -1.0], [0.9, 0.9], 2),
 ])  # fmt: skip
 def test_an_ensemble_is_the_mean_of_its_logits_and_thresholds(logits, thresholds, grade):
-    runs = [run(says(logit), threshold) for logit, threshold in zip(logits, thresholds, strict=True)]
+    runs = [run(constant(logit), threshold) for logit, threshold in zip(logits, thresholds, strict=True)]
     expected = {"grade_3_probability": pytest.approx(expit(np.mean(logits)), abs=1e-7), "grade": grade}
     assert Grader(runs).grade(SCAN, MASK, {}) == expected
 
 
-def test_no_tumour_no_grade():
+def test_an_empty_mask_has_no_grade():
     assert Grader([run()]).grade(SCAN, np.zeros_like(MASK), {}) == {"grade_3_probability": None, "grade": None}
 
 
-def test_a_run_that_outlines_as_well_grades_by_the_mask_it_is_given():
-    def number_of_slice(_variables, images, clinical):
+def test_a_joint_run_grades_with_the_passed_mask():
+    def slice_number(_variables, images, clinical):
         assert clinical.shape == (len(IMAGE), 0) and images.shape == (len(IMAGE), 16, 16, 3)
         return {"mask": np.zeros(images.shape[:3]), "label": np.arange(len(images), dtype=np.float32)}
 
     data = default.get_config().data
     data.size = 16
-    one = joint.grading_run(ConfigDict({"data": data}), None, number_of_slice, {}, None)
-    graded = Grader([one]).grade(SCAN, MASK, {"age": 3.0})
+    joint_run = joint.grading_run(ConfigDict({"data": data}), None, slice_number, {}, None)
+    graded = Grader([joint_run]).grade(SCAN, MASK, {"age": 3.0})
     logit = np.flatnonzero(MASK.any(axis=(1, 2))).mean()
     assert graded == {"grade_3_probability": pytest.approx(expit(logit)), "grade": 3}
 

@@ -1,3 +1,5 @@
+"""`synthesize`: layout, reproducibility and image properties of the phantoms."""
+
 import hashlib
 
 import numpy as np
@@ -34,7 +36,7 @@ def test_same_seed_same_bytes(tmp_path):
     assert not digests(tmp_path / "a").items() & digests(tmp_path / "c").items()
 
 
-def test_more_patients_leave_the_first_as_they_are(phantoms, tmp_path):
+def test_more_patients_do_not_change_the_first_ones(phantoms, tmp_path):
     synthesize.synthesize(tmp_path / "one", patients=1)
     one = digests(tmp_path / "one")
     del one["data.csv"]
@@ -59,22 +61,22 @@ def test_table_has_the_original_columns_and_missing_cells(phantoms):
     assert set(grades.index) == {1, 2} and grades.min() >= 3
 
 
-def test_a_third_of_the_slices_show_tumour(volumes):
+def test_about_a_third_of_the_slices_have_tumour(volumes):
     with_tumour = [volume.mask.any(axis=(1, 2)) for volume in volumes.values()]
     assert all(18 <= len(slices) <= 22 for slices in with_tumour)
     assert 0.25 < np.concatenate(with_tumour).mean() < 0.45
     assert all(slices.sum() >= 2 for slices in with_tumour)
 
 
-def test_tumours_are_brighter_on_flair_but_no_threshold_finds_them(volumes):
+def test_tumours_are_brighter_on_flair_but_no_threshold_segments_them(volumes):
     scores = []
     for volume in volumes.values():
         flair = volume.image[..., 1]
         slices = volume.mask.any(axis=(1, 2))
         assert flair[volume.mask].mean() > 1.2 * np.median(flair[slices][flair[slices] > 30])
         for quantile in range(80, 100):
-            found = flair >= np.percentile(flair, quantile)
-            scores.append(2 * (found & volume.mask).sum() / (found.sum() + volume.mask.sum()))
+            bright = flair >= np.percentile(flair, quantile)
+            scores.append(2 * (bright & volume.mask).sum() / (bright.sum() + volume.mask.sum()))
     assert np.max(np.reshape(scores, (12, 20)).mean(axis=0)) < 0.6
 
 
@@ -119,13 +121,13 @@ def run(output):
     return synthesize.main(flag_values)
 
 
-def test_a_place_that_cannot_be_written(tmp_path):
+def test_an_output_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write to"):
         run(tmp_path / "file" / "data")
 
 
-def test_verb(tmp_path, capsys):
+def test_the_verb(tmp_path, capsys):
     assert run(tmp_path / "new" / "data") == 0
     assert "1 phantom patients" in capsys.readouterr().out
     assert len(kaggle.list_patients(tmp_path / "new" / "data")) == 1

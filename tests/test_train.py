@@ -1,4 +1,4 @@
-"""What the training loads, and what it refuses."""
+"""Loading of the training and validation data."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SPLITS = {"format": 1, "by": "patient", "train": ["a", "b"], "validation": ["c"]
 
 
 def loaded(monkeypatch, without_mask=(), without_label=()):
-    """`load_data` of three patients with 2 slices, 3 and 4."""
+    """Return `load_data` of three patients with 2, 3 and 4 slices."""
     mask = np.zeros((4, 32, 32), bool)
     mask[0, 8:16, 8:16] = True
     scans = [
@@ -41,22 +41,22 @@ def test_training_slices_and_validation_volumes(monkeypatch, capsys):
     assert capsys.readouterr().out == "skipped because their label is unknown: 1 patients (a)\n"
 
 
-def test_training_scans_do_not_stay_in_memory(monkeypatch):
-    """Not even through a view of the image."""
-    kept = []
-    monkeypatch.setattr(train.pipeline, "load_slices", kept.extend)
+def test_training_images_do_not_stay_in_memory(monkeypatch):
+    """No view refers to the image either."""
+    training = []
+    monkeypatch.setattr(train.pipeline, "load_slices", training.extend)
     _, cases = loaded(monkeypatch)
-    assert [(case.scan.image.size, case.scan.image.base) for case in kept] == [(0, None)] * 2
+    assert [(case.scan.image.size, case.scan.image.base) for case in training] == [(0, None)] * 2
     assert cases[0].scan.image.size and cases[0].data is not None
 
 
 @pytest.mark.parametrize("patient", ["b", "c"])
 def test_a_patient_without_a_mask(monkeypatch, patient):
-    """Also one that validates: else it would be noticed at the first validation, minutes later."""
+    """A missing mask of a validation patient is found at once, not at the first validation."""
     with pytest.raises(UserError, match=f"patient {patient} has no mask; train and validate on patients with masks"):
         loaded(monkeypatch, without_mask=(patient,))
 
 
-def test_nobody_to_learn_from(monkeypatch):
+def test_no_training_patient_with_a_label(monkeypatch):
     with pytest.raises(UserError, match="no training patient has a known label"):
         loaded(monkeypatch, without_label=("a", "b"))

@@ -1,4 +1,4 @@
-"""A workdir belongs to one config; its files are whole or not there."""
+"""Run directory: its files, its config, and atomic writes."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def begun(folder: Path, **fields) -> Path:
     return folder
 
 
-def test_what_is_begun_is_read_again(tmp_path):
+def test_a_started_run_is_read_back(tmp_path):
     folder = begun(tmp_path / "a" / "run", **{"optimizer.frozen": ("encoder0",)})
     assert workdir.started(folder)
     assert workdir.num_steps(folder) == 7
@@ -36,16 +36,16 @@ def test_what_is_begun_is_read_again(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == files
 
 
-def test_a_run_has_begun_once_the_last_file_is_there(tmp_path, monkeypatch):
-    """A kill between the files leaves a folder in which a run can begin anew."""
+def test_a_run_has_started_when_the_last_file_is_written(tmp_path, monkeypatch):
+    """If `begin` is killed between two files, a run can start in the folder again."""
     written = []
-    whole = workdir.write_json
+    write_json = workdir.write_json
 
     def killed(path, content):
         if path.name == "config.json":
             raise KeyboardInterrupt
         written.append(path.name)
-        whole(path, content)
+        write_json(path, content)
 
     monkeypatch.setattr(workdir, "write_json", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -55,7 +55,7 @@ def test_a_run_has_begun_once_the_last_file_is_there(tmp_path, monkeypatch):
     workdir.check(tmp_path, default.get_config())
 
 
-def test_what_the_run_began_with_is_written_down(tmp_path, monkeypatch):
+def test_versions_json(tmp_path, monkeypatch):
     monkeypatch.setattr(workdir, "_PACKAGES", ("jax", "numpy", "not-installed"))
     monkeypatch.setattr(workdir, "_commit", lambda: {"commit": "abc"})
     workdir.begin(tmp_path, default.get_config(), SPLITS, 7, data="two patients")
@@ -68,7 +68,7 @@ def test_what_the_run_began_with_is_written_down(tmp_path, monkeypatch):
 
 
 def test_the_commit_of_the_code(tmp_path, monkeypatch):
-    """That of its own checkout, not of one that it lies in; and what has changed since."""
+    """The commit is that of the package's own checkout, not of a parent folder, and is marked if files changed."""
     if not shutil.which("git"):
         pytest.skip("git is not installed")
 
@@ -92,7 +92,7 @@ def test_the_commit_of_the_code(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("fields", [{}, {"data.dir": "/elsewhere"}, {"data.cache_dir": "/elsewhere"}])
-def test_the_same_config_may_go_on(tmp_path, fields):
+def test_the_same_config_may_resume(tmp_path, fields):
     begun(tmp_path, **{"data.dir": "/here"})
     config = default.get_config()
     config.update_from_flattened_dict(fields)
@@ -113,7 +113,7 @@ def test_another_config_is_refused(tmp_path, fields, expected):
         workdir.check(tmp_path, config)
 
 
-def test_a_field_that_is_new_or_gone_is_another_config(tmp_path):
+def test_a_new_field_is_another_config(tmp_path):
     begun(tmp_path)
     config = default.get_config()
     config.model.unlock()
@@ -122,14 +122,14 @@ def test_a_field_that_is_new_or_gone_is_another_config(tmp_path):
         workdir.check(tmp_path, config)
 
 
-def test_a_run_from_before_a_field_is_read_as_by_default(tmp_path, caplog):
+def test_fields_newer_than_a_run_have_default_values(tmp_path, caplog):
     begun(tmp_path, **{"model.features": 8, "augment.crop_scale": (0.5, 1.0)})
     content = json.loads((tmp_path / "config.json").read_text())
-    whole = workdir.read_config(tmp_path)
+    complete = workdir.read_config(tmp_path)
     assert not caplog.text
     del content["loss"], content["model"]["grade_head"]
     (tmp_path / "config.json").write_text(json.dumps(content))
-    assert workdir.read_config(tmp_path) == whole and whole.model.features == 8
+    assert workdir.read_config(tmp_path) == complete and complete.model.features == 8
     [line] = caplog.messages
     newer = [f"loss.{name}" for name in default.get_config().loss] + ["model.grade_head"]
     assert line.startswith(f"{tmp_path} is older than the config fields ") and all(name in line for name in newer)
@@ -141,20 +141,20 @@ def test_a_run_from_before_a_field_is_read_as_by_default(tmp_path, caplog):
         workdir.check(tmp_path, config)
 
 
-def test_another_program_s_config_is_no_run(tmp_path):
+def test_the_config_of_another_program_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": []}')
-    for use in (workdir.read_config, lambda folder: workdir.check(folder, default.get_config())):
+    for read in (workdir.read_config, lambda folder: workdir.check(folder, default.get_config())):
         with pytest.raises(UserError, match=r"config\.json is not the config of a training run"):
-            use(tmp_path)
+            read(tmp_path)
 
 
-def test_a_new_or_empty_folder_may_begin(tmp_path):
+def test_a_run_may_start_in_a_new_or_empty_folder(tmp_path):
     workdir.check(tmp_path, default.get_config())
     workdir.check(tmp_path / "new", default.get_config())
     assert not (tmp_path / "new").exists()
 
 
-def test_a_file_is_no_workdir(tmp_path):
+def test_a_file_as_workdir_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file is a file"):
         workdir.check(tmp_path / "file", default.get_config())
@@ -163,7 +163,7 @@ def test_a_file_is_no_workdir(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, "{", ""])
-def test_a_broken_file_is_said(tmp_path, content):
+def test_a_missing_or_broken_file(tmp_path, content):
     path = tmp_path / "x.json"
     if content is not None:
         path.write_text(content)
@@ -171,7 +171,7 @@ def test_a_broken_file_is_said(tmp_path, content):
         workdir.read_json(path, "look again")
 
 
-def test_a_failed_write_leaves_the_earlier_file(tmp_path):
+def test_a_failed_write_keeps_the_earlier_file(tmp_path):
     path = tmp_path / "splits.json"
     workdir.write_json(path, {"whole": 1})
     with pytest.raises(TypeError):
@@ -179,7 +179,7 @@ def test_a_failed_write_leaves_the_earlier_file(tmp_path):
     assert json.loads(path.read_text()) == {"whole": 1}
 
 
-def test_no_half_file_and_no_nan(tmp_path):
+def test_nan_is_not_written(tmp_path):
     path = tmp_path / "x.json"
     workdir.write_json(path, {"a": 1})
     with pytest.raises(ValueError):
