@@ -30,7 +30,7 @@ import tensorflow as tf
 from absl import flags
 from scipy.special import expit
 
-from lgg_jax import segmenter
+from lgg_jax import segmenter, tasks
 from lgg_jax import workdir as workdir_lib
 from lgg_jax.data import dataset, tabular, volume
 from lgg_jax.data import splits as splits_lib
@@ -105,6 +105,8 @@ def export(workdir: str | Path, output: str | Path) -> Path:
     config = workdir_lib.read_config(workdir)
     if config.data.get("region") == "masked":
         raise UserError(f"{workdir}: config.data.region=masked is not exported", "train with region crop or slice")
+    # Checked before the checkpoints are read: a run without any is then reported as unfinished.
+    workdir_lib.read_chosen(workdir, tasks.get(config.task).CHOSEN)
     run = segmenter.restore(workdir, config)
     encoder = clinical_encoder(run, workdir)
     finer = run.chosen.finer if "mask" in run.task.OUTPUTS else ()

@@ -61,8 +61,8 @@ def restore(workdir: Path, config: ml_collections.ConfigDict, step: int | None =
       UserError: the training is not complete.
     """
     task = tasks.get(config.task)
-    chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
     variables, step = restore_variables(workdir, step)
+    chosen = workdir_lib.read_chosen(workdir, task.CHOSEN)
     return Restored(config, task, variables, step, chosen)
 
 
