@@ -175,7 +175,7 @@ def test_missing_results_are_stated(shown, second, classifier, trained, tmp_path
 def test_biases_are_stated(shown):
     text = " ".join(shown.texts)
     assert "were selected on these patients" in text and "was trained on these patients" in text
-    assert "other slices of these patients leak into training" in text and "n = 8 patients: below 30" in text
+    assert "other slices of these patients leak into training" in text and "n = 8 patients: with fewer than 30" in text
     assert "Not a medical device" in text
 
 

@@ -107,7 +107,7 @@ def confusion_matrix(confusion: dict, names: tuple[str, str], path) -> None:
     counts = np.array([[confusion["tn"], confusion["fp"]], [confusion["fn"], confusion["tp"]]])
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
-    figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), share in np.ndenumerate(shares):
@@ -147,7 +147,7 @@ def _with_ci(name: str, value: float, interval) -> str:
 
 
 def _square(labels, patients) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, 5.1), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.9), layout="constrained")
     axes = figure.subplots()
     rows, positives, people = len(labels), int(np.sum(labels)), len(np.unique(np.asarray(patients)))
     title = f"{rows} patients" if rows == people else f"{rows} slices of {people} patients"

@@ -41,7 +41,7 @@ def histogram(values, path, label: str, bins=12, share: bool = False) -> None:
     axes.axvline(np.median(values), color=VERMILION, linewidth=2)
     axes.set(xlabel=label, ylabel="number of patients")
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=not share))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=not share))
     axes.xaxis.set_major_formatter("{x:.0%}" if share else "{x:,.0f}")
     figure.savefig(path, dpi=DPI)
 

@@ -35,7 +35,7 @@ def learning_curve(logs: dict[str, pd.DataFrame], value: str, chosen: dict[str, 
     axes.set_title(label, fontsize=10)
     axes.set_xlabel("training step")
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.92")
     # The names are passed to the legend: matplotlib omits a line whose label begins with an underscore.

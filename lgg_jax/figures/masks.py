@@ -119,18 +119,19 @@ def dice_distribution(cases: pd.DataFrame, path) -> None:
     """
     scored = cases.dropna(subset="volume_dice").sort_values("volume_dice", kind="stable")
     numbers, rows = summary(scored["volume_dice"]), range(len(scored))
-    figure = Figure(figsize=(7, 1.9 + 0.19 * len(scored)), layout="constrained")
+    figure = Figure(figsize=(5, 1.5 + 0.16 * len(scored)), layout="constrained")
     axes = figure.subplots()
     axes.hlines(rows, 0, scored["volume_dice"], color="0.85", linewidth=1)
-    axes.plot(scored["volume_dice"], rows, "o", color="#0072B2", markersize=5)
-    axes.set_yticks(rows, scored["patient"], fontsize=8)
+    axes.plot(scored["volume_dice"], rows, "o", color="#0072B2", markersize=4)
+    axes.set_yticks(rows, scored["patient"], fontsize=7)
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.8, max(len(scored), 1) - 0.2), xlabel="volume Dice")
+    axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title(f"n = {numbers['n']} patients; {len(cases) - numbers['n']} excluded (both masks empty)", fontsize=10)
+    axes.set_title(f"n = {numbers['n']} patients; {len(cases) - numbers['n']} excluded (both masks empty)", fontsize=9)
     if numbers["n"]:
         _mark_mean(axes, numbers)
-        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=110)
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.savefig(path, dpi=154)
 
 
 def overlay_image(image: np.ndarray, ground_truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from lgg_jax.pages.html import SORTING, cards, facts, page, paragraph, picture, 
 
 GRADES = {2.0: "II", 3.0: "III", 4.0: "IV"}
 CODES = "The clinical table does not document its codes, so they are not decoded."
-MEDIAN_LINE = "The red line is the median."
+MEDIAN_LINE = "The orange line is the median."
 
 
 def compose(survey: Survey, config: ml_collections.ConfigDict, folder: Path) -> str:
@@ -85,9 +85,9 @@ def grades(cases: pd.DataFrame, folder: Path) -> Markup:
     counts = _labelled(cases, "grade").value_counts().sort_index().rename(lambda name: f"grade {name}")
     largest = cases["grade"].value_counts(normalize=True).iloc[0]
     figures.bars(counts, folder / "grade.png", "patients")
-    return picture(folder / "grade.png", f"Tumour grade, known for {_patients(cases['grade'].notna().sum())}. The "
-                   f"accuracy of always predicting the majority class is {largest:.0%}. A model must exceed this "
-                   "baseline.")  # fmt: skip
+    return picture(folder / "grade.png", f"Tumour grade, known for {_patients(cases['grade'].notna().sum())}. "
+                   f"Predicting the majority class for all of them has an accuracy of {largest:.0%}, which a model "
+                   "must exceed.")  # fmt: skip
 
 
 def ages(cases: pd.DataFrame, folder: Path) -> Markup:
@@ -211,11 +211,11 @@ def intensities(rows: pd.DataFrame, folder: Path) -> list[Markup]:
     typical = typical.sort_index().rename(columns={"low": "lower quartile", "high": "upper quartile"}).reset_index()
     text = ("Intensities of the pixels in the head as stored, before normalisation. MRI intensities have no unit and "
             "differ between scanners. Normalisation gives each volume median 0 and unit spread over the brain.")
-    caption = ("Stored intensities by sequence and institution. A dot is the median of one patient's head. The red "
+    caption = ("Stored intensities by sequence and institution. A dot is the median of one patient's head. The orange "
                "line is the median of the dots. The bar extends from the median of the lower quartiles to the median "
                "of the upper quartiles. Missing sequences are excluded.")
     formats = dict.fromkeys(("lower quartile", "median", "upper quartile"), ".1f")
-    numbers = table(typical, "Values of the red lines and of the ends of the bars", formats)
+    numbers = table(typical, "Values of the orange lines and of the ends of the bars", formats)
     return [paragraph(text), cards(picture(folder / "intensities.png", caption)), numbers]
 
 

@@ -37,7 +37,7 @@ SOURCES = {
         "The patients' identifiers are those of TCGA-LGG. If this is the LGG MRI segmentation data set, cite Buda et "
         "al. 2019 (doi:10.1016/j.compbiomed.2019.05.002) and Mazurowski et al. 2017 "
         "(doi:10.1007/s11060-017-2420-1). For the scans, cite Pedano et al. 2016 (doi:10.7937/K9/TCIA.2016.L4LTD3TK). "
-        "The patients of phantoms by `synthesize` have similar identifiers."
+        "Phantoms written by `synthesize` have similar identifiers."
     ),
     r"BraTS.*": (
         "The patients' identifiers are those of BraTS. Cite Menze et al. 2015 (doi:10.1109/TMI.2014.2377694) and "
@@ -119,7 +119,7 @@ def pictures(runs: list, folder: Path) -> list[Markup]:
             if logs:
                 path = folder / f"{kind}_{value.replace('/', '_')}.png"
                 learning_curve(logs, value, steps, label, path)
-                plots.append(picture(path, f"{label[0].upper()}{label[1:]}, by training step."))
+                plots.append(picture(path, f"{label[0].upper()}{label[1:]} by training step."))
     return plots
 
 

@@ -46,12 +46,13 @@ LEVEL = {
 BASELINE = {"AUC": "auc", "accuracy": "accuracy", "Brier score": "brier"}
 FIGURES = {
     "dice.png": "Volume Dice of each patient, sorted.",
-    "roc.png": "ROC curve with the pointwise 95% confidence band of a bootstrap over patients.",
-    "precision_recall.png": "Precision-recall curve with the pointwise 95% confidence band of a bootstrap over "
-    "patients.",
+    "roc.png": "ROC curve. A shaded area is the pointwise 95% confidence band of a bootstrap over patients.",
+    "precision_recall.png": "Precision-recall curve. A shaded area is the pointwise 95% confidence band of a bootstrap "
+    "over patients.",
     "reliability.png": "Calibration curve: the fraction of positives by predicted probability. On the diagonal, the "
     "probabilities are perfectly calibrated. The bars are the number of slices or patients in each bin.",
-    "confusion.png": "Confusion matrix at the selected threshold. The percentages are shares of the true class.",
+    "confusion.png": "Confusion matrix at the selected threshold. “Yes” is the positive class: grade III, or a slice "
+    "with tumour. The percentages are shares of the true class.",
 }  # fmt: skip
 GROUPS = {"missing_sequences": "sequences", "tumour_size": "tumour size"}
 # Names of the post-processing settings in metrics.json.
@@ -74,9 +75,9 @@ def scores(results: dict[str, dict], kind: str, published: dict[str, list[str]])
     for index, (name, metrics) in enumerate(results.items()):
         values = [estimate(metrics, *row) for row in rows.values()]
         frame[name] = values + [texts[index] for texts in published.values()]
-    text = ("Brackets contain the 95% confidence interval (CI) of a bootstrap over patients; for the AUC per patient, "
-            "of DeLong's method. n is the number of patients or slices.")  # fmt: skip
-    return table(frame, f"{kind.capitalize()}. {text}", sortable=False)
+    method = " (for the AUC per patient, of DeLong's method)" if kind == "classification" else ""
+    text = f"Brackets contain the 95% confidence interval (CI) of a bootstrap over patients{method}."
+    return table(frame, f"{kind.capitalize()}. {text} n is the number of patients or slices.", sortable=False)
 
 
 def _rows(results: dict[str, dict], kind: str) -> dict[str, tuple[str, str]]:
@@ -183,7 +184,7 @@ def limitations(run, metrics: dict) -> Iterator[str]:
         yield "The split is by slice: other slices of these patients leak into training. The scores are biased upward."
     count = find(metrics, "volume_dice.n") or find(metrics, "patient.n") or find(metrics, "segmentation.volume_dice.n")
     if count and count < 30:
-        yield f"n = {count} patients: below 30 patients, bootstrap confidence intervals are too narrow."
+        yield f"n = {count} patients: with fewer than 30, bootstrap confidence intervals are too narrow."
 
 
 def cases(run, one) -> list[Markup]:
