@@ -54,7 +54,7 @@ def boxes(groups: dict[str, Iterable[float]], path, label: str, share: bool = Fa
     axes.boxplot(values, widths=0.5, showfliers=False, medianprops={"color": VERMILION, "linewidth": 2})
     axes.set_xticks(range(1, len(names) + 1), names)
     for place, group in enumerate(values, start=1):
-        axes.plot(place + _spread(len(group), 0.2), group, "o", color=BLUE, alpha=0.6, markersize=3.5)
+        axes.plot(place + _jitter(len(group), 0.2), group, "o", color=BLUE, alpha=0.6, markersize=3.5)
     axes.set_ylabel(label)
     if share:
         axes.yaxis.set_major_formatter("{x:.0%}")
@@ -108,7 +108,7 @@ def intensities(table: pd.DataFrame, path) -> None:
 def _typical(axes: Axes, place: int, rows: pd.DataFrame) -> None:
     low, median, high = rows[["low", "median", "high"]].median()
     axes.bar(place, high - low, bottom=low, width=0.6, color=BLUE, alpha=0.25)
-    axes.plot(place + _spread(len(rows), 0.2), rows["median"], "o", color=BLUE, alpha=0.7, markersize=3.5)
+    axes.plot(place + _jitter(len(rows), 0.2), rows["median"], "o", color=BLUE, alpha=0.7, markersize=3.5)
     axes.hlines(median, place - 0.3, place + 0.3, color=VERMILION, linewidth=2)
 
 
@@ -148,6 +148,6 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _spread(count: int, width: float) -> np.ndarray:
+def _jitter(count: int, width: float) -> np.ndarray:
     """Random offsets that separate overlapping dots, the same in every run."""
     return np.random.default_rng(0).uniform(-width, width, count)

@@ -51,7 +51,7 @@ FIGURES = {
     "over patients.",
     "reliability.png": "Calibration curve: the fraction of positives by predicted probability. On the diagonal, the "
     "probabilities are perfectly calibrated. The bars are the number of slices or patients in each bin.",
-    "confusion.png": "Confusion matrix at the selected threshold. “Yes” is the positive class: grade III, or a slice "
+    "confusion.png": "Confusion matrix at the decision threshold. “Yes” is the positive class: grade III, or a slice "
     "with tumour. The percentages are shares of the true class.",
 }  # fmt: skip
 GROUPS = {"missing_sequences": "sequences", "tumour_size": "tumour size"}
