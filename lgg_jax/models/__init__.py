@@ -6,8 +6,8 @@
 
 To add a network:
 
-1. Write its module in a file of its own, with a class method `create(config, dtype, axis_name, fixed_norm)`.
-2. Add its row to `NETWORKS`. The checks of a config, the tasks and the export read its properties from this row.
+1. Write a linen module with a class method `create(config, dtype, axis_name, fixed_norm)`, in a file of its own.
+2. Add a row to `NETWORKS`. The checks of a config, the tasks and the export read the properties of a network there.
 3. Add a config, configs/<name>.py. Its docstring states the command and the result.
 4. Add a test, tests/models/test_<name>.py: the exact number of parameters and the shapes. tests/test_networks.py
    covers training, resume, evaluation, prediction and export for every row with the output "mask".

@@ -51,7 +51,7 @@ class Task(Protocol):
     def preparation(
         self, config: ml_collections.ConfigDict, workdir: Path, segment: Segment | None, splits: dict | None
     ) -> Preparation:
-        """Return the function that turns a scan into a case.
+        """Return how scans are turned into cases.
 
         Args:
           config: the config of the run.
@@ -107,7 +107,7 @@ class Task(Protocol):
     def grading_run(
         self, config: ml_collections.ConfigDict, workdir: Path, predict: Predictor, variables: dict, chosen
     ) -> GradingRun | None:
-        """Return the function that grades a scan with a given mask; None if the run does not predict the grade."""
+        """Return a `GradingRun` that predicts the grade of a scan with a given mask; None if the run has no grade."""
 
 
 TASKS = {name: provides(module, Task) for name, module in

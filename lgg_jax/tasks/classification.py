@@ -79,13 +79,13 @@ def cached(config, variables: dict, slices: Slices, cases: list[Case], model: nn
     """Replace the images by their features if the backbone is frozen: only the head is trained.
 
     Returns:
-      Slices with image (slice, feature) and cases with images (row, feature), both float16.
+      Slices with image (slice, feature) and cases with images (row, feature), both float32; the arguments if the
+      backbone is trained.
     """
     if "backbone" not in config.optimizer.frozen:
         return slices, cases
     apply = parallel.map_local(lambda v, x: model.apply(v, x[0].astype(jnp.float32), method=model.features))
     features = in_batches(apply, config.eval.batch_size)
-
     cases = [dataclasses.replace(case, images=features(variables, case.images)) for case in cases]
     return dataclasses.replace(slices, image=features(variables, slices.image)), cases
 
@@ -167,7 +167,7 @@ def pool(folders: list[Path]) -> Results:
 def grading_run(
     config: ml_collections.ConfigDict, workdir: Path, predict: Predictor, variables: dict, chosen: Thresholds
 ) -> GradingRun | None:
-    """The function that grades a scan with a given mask; None if the target of the run is not the grade."""
+    """A `GradingRun` that predicts the grade of a scan with a given mask; None if the target is not the grade."""
     if config.data.target != "grade":
         return None
     grading = restored(config, workdir)

@@ -148,7 +148,7 @@ def pool(folders: list[Path]) -> Results:
 def grading_run(
     config: ml_collections.ConfigDict, _workdir: Path, predict: Predictor, variables: dict, _chosen: Postprocessing
 ) -> GradingRun:
-    """The function that grades a scan with a given mask, from whole slices and without clinical values."""
+    """A `GradingRun` that predicts the grade of a scan with a given mask, from whole slices without clinical values."""
 
     def table(scan: Volume, mask: np.ndarray) -> pd.DataFrame:
         case = dataclasses.replace(prepare_case(scan, config.data), labels=np.zeros(len(mask), np.float32))

@@ -21,7 +21,7 @@ EXPECTED = ("stride_on_first", "norm_epsilon", "input_order", "input_scale")  # 
 
 
 def checked(config: ml_collections.ConfigDict, task, workdir: Path) -> ml_collections.ConfigDict:
-    """The resolved config.
+    """Check the config of a run and return it resolved.
 
     Raises:
       UserError: the run cannot start with this config, or `workdir` belongs to a run with another config. The error is
