@@ -49,9 +49,8 @@ class Evaluation:
 
     def results(self) -> dict[str, dict]:
         """The scores by kind, "segmentation" or "classification". A joint task has both if grades are known."""
-        if self.metrics["task"] != "joint":
-            return {self.metrics["task"]: self.metrics}
-        return {kind: self.metrics[kind] for kind in KINDS if self.metrics[kind]}
+        nested = {kind: self.metrics[kind] for kind in KINDS if self.metrics.get(kind)}
+        return nested or {self.metrics["task"]: self.metrics}
 
 
 @dataclasses.dataclass(frozen=True)
