@@ -65,7 +65,7 @@ class Range:
         return f"a tuple of {f'{self.entries} ' if self.entries else ''}{kind}s, each {bounds}"
 
 
-# The upper bound of these two keeps the step number, and what is computed from it, within 32 bits.
+# The upper bound keeps the step number, and numbers computed from it, within 32 bits.
 _COUNT = Range(1, 10**9, whole=True)
 _COUNT_OR_ZERO = Range(0, 10**9, whole=True)
 _POSITIVE = Range(0, low_included=False)

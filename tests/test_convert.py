@@ -27,10 +27,10 @@ KERAS, OLD_KERAS, TORCHVISION = LAYOUTS
 ENDS = {2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
 
 
-def run(**given: object) -> int:
+def run(**arguments: object) -> int:
     values = flags.FlagValues()
     convert.define_flags(values)
-    values(["convert", *(f"--{name}={value}" for name, value in given.items())])
+    values(["convert", *(f"--{name}={value}" for name, value in arguments.items())])
     return convert.main(values)
 
 
