@@ -123,9 +123,9 @@ def test_a_resolved_config_contains_what_its_weights_expect(weights, tmp_path):
     weights = read_pretrained(weights)
     model = models.create_model(resolved.model)
     assert (model.backbone.stride_on_first, model.backbone.epsilon, model.input_order) == (True, 1e-3, "BGR")
-    seen = backbone_input(IMAGES, model.input_order, model.input_scale)
-    np.testing.assert_allclose(seen, from_zscore(IMAGES, weights), rtol=1e-6)
-    assert np.abs(seen).mean() > 10, "the range of Keras"
+    scaled = backbone_input(IMAGES, model.input_order, model.input_scale)
+    np.testing.assert_allclose(scaled, from_zscore(IMAGES, weights), rtol=1e-6)
+    assert np.abs(scaled).mean() > 10, "the range of Keras"
     # The same after a workdir has stored it.
     workdir_lib.begin(tmp_path, resolved, {}, 1)
     assert models.create_model(workdir_lib.read_config(tmp_path).model) == model

@@ -148,9 +148,9 @@ def block_output(train: bool, x: jax.Array, old: dict) -> tuple[np.ndarray, np.n
     variables = random_variables(block, x)
     variables["batch_stats"]["norm0"] = old
     _, kept = block.apply(variables, x, capture_intermediates=True, mutable=["batch_stats", "intermediates"])
-    seen = {name: np.asarray(kept["intermediates"][name]["__call__"][0]) for name in ("conv0", "norm0")}
+    outputs = {name: np.asarray(kept["intermediates"][name]["__call__"][0]) for name in ("conv0", "norm0")}
     norm = variables["params"]["norm0"]
-    return seen["conv0"], (seen["norm0"] - norm["bias"]) / norm["scale"], kept["batch_stats"]["norm0"]
+    return outputs["conv0"], (outputs["norm0"] - norm["bias"]) / norm["scale"], kept["batch_stats"]["norm0"]
 
 
 def test_running_statistics_against_numpy():

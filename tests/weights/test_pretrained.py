@@ -101,13 +101,13 @@ def test_normalisation_of_a_photo_for_keras_and_torchvision():
 @pytest.mark.parametrize("expects", [CAFFE, TORCH])
 def test_zscores_are_scaled_like_photos_with_the_mean_and_deviation_of_imagenet(expects):
     z = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
-    seen = from_zscore(z, pretrained(expects))
+    scaled = from_zscore(z, pretrained(expects))
     photos = to_network(z * IMAGENET_STD + IMAGENET_MEAN, pretrained(expects))
-    assert seen.dtype == photos.dtype == np.float32
+    assert scaled.dtype == photos.dtype == np.float32
     # The mean that Keras subtracts differs from that of ImageNet by up to half a grey level.
-    np.testing.assert_allclose(seen, photos, atol=0.51 if expects is CAFFE else 1e-5)
+    np.testing.assert_allclose(scaled, photos, atol=0.51 if expects is CAFFE else 1e-5)
     if expects is TORCH:
-        np.testing.assert_array_equal(seen, z)
+        np.testing.assert_array_equal(scaled, z)
 
 
 def test_the_same_in_a_compiled_function():
