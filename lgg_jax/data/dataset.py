@@ -110,7 +110,7 @@ def _resolve(config: ml_collections.ConfigDict) -> dict:
         slices = {scan.patient: scan.slice_index.tolist() for scan in load_volumes(config.data)}
         return splits_lib.make_slice_splits(slices, config.seed, *fractions)
     if config.data.split_by != "patient":
-        raise UserError(f"config.data.split_by={config.data.split_by!r} is not known", "use 'patient' or 'slice'")
+        raise UserError(f"config.data.split_by={config.data.split_by!r} is unknown", "use 'patient' or 'slice'")
     if config.data.segmentation_workdir and not config.data.folds:
         return read_splits(Path(config.data.segmentation_workdir) / "splits.json", config)
     return splits_lib.make_splits(patients, config.seed, *fractions, config.data.folds, config.data.fold)

@@ -217,7 +217,7 @@ def test_folds_of_the_config_must_equal_those_of_the_splits_file(small_phantoms,
 
 
 def test_unknown_split_by(small_phantoms):
-    with pytest.raises(UserError, match="split_by='hospital' is not known; use 'patient' or 'slice'"):
+    with pytest.raises(UserError, match="split_by='hospital' is unknown; use 'patient' or 'slice'"):
         dataset.resolve_splits(config(small_phantoms, split_by="hospital"))
 
 
