@@ -136,6 +136,9 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     def validate(state: TrainState) -> tuple[float, dict]:
         return task.validate(predict, parallel.to_local(state.variables()), cases)
 
+    def pictures(state: TrainState) -> dict:
+        return task.pictures(predict, parallel.to_local(state.variables()), cases)
+
     num_steps = (
         workdir_lib.num_steps(workdir) if resumed else resolve_length(config, slices, start, validate, started)
     )
@@ -144,6 +147,26 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
     if not resumed and parallel.is_first_host():
         workdir_lib.begin(workdir, config, splits, num_steps, preparation.files, dataset.version(config.data))
 
+    if run_steps(config, workdir, slices, num_steps, train_step, state, validate, pictures):
+        finish(config, workdir, task, predict, cases, splits)
+
+
+def run_steps(
+    config: ml_collections.ConfigDict, workdir: Path, slices: pipeline.Slices, num_steps: int, train_step: Callable,
+    state: TrainState, validate: Callable, pictures: Callable,
+) -> bool:
+    """Run the training loop from the latest checkpoint; return False if SIGTERM stopped it before its end.
+
+    Args:
+      config: the resolved config.
+      workdir: the run directory.
+      slices: the training slices.
+      num_steps: the last step.
+      train_step: (state, batch) → (state, metrics) over all devices.
+      state: the state at step 0, used if there is no checkpoint.
+      validate: state → (score, {name: value}).
+      pictures: state → {name: (n, height, width, 3) uint8}.
+    """
     with parallel.Preemption() as preemption, Checkpoints(workdir) as checkpoints:
         # The state comes from the latest checkpoint in `workdir`, otherwise from `config.init_from`, otherwise from
         # pretrained or random weights. Batches and random keys depend only on the step: nothing of them is stored.
@@ -165,14 +188,14 @@ def train(config: ml_collections.ConfigDict, workdir: str | Path) -> None:
                     score, values = validate(state)
                     progress = progress.after(step, score)
                     logger.scalars(step, "validation", values)
-                    logger.images(step, task.pictures(predict, parallel.to_local(state.variables()), cases))
+                    logger.images(step, pictures(state))
                 if stop or due["checkpoint"] or progress.best_step == step:
                     checkpoints.save(step, state, progress)
                 if stop:
                     checkpoints.wait()
                     logger.note(f"stopped by SIGTERM at step {step}, which is saved; run the same command to resume")
-                    return
-    finish(config, workdir, task, predict, cases, splits)
+                    return False
+    return True
 
 
 def due_after(step: int, num_steps: int, config: ml_collections.ConfigDict) -> dict[str, bool]:
