@@ -37,7 +37,7 @@ from lgg_jax.data import splits as splits_lib
 from lgg_jax.data.cases import Case
 from lgg_jax.errors import UserError
 from lgg_jax.inference import graph
-from lgg_jax.inference.predictor import Predictor, case_probability
+from lgg_jax.inference.predictor import case_probability
 from lgg_jax.tasks import classification
 from lgg_jax.tasks.preparation import restored
 
@@ -194,19 +194,14 @@ def _random(encoder: tabular.Encoder | None, channels: int) -> dict[str, np.ndar
 def evaluated(run: segmenter.Restored, case: Case) -> dict[str, np.ndarray]:
     """Return what `evaluate` scores: "probability" (slice, height, width) on the scan's grid and "logit" (row,)."""
     predict, outputs, chosen = run.predictor(), run.task.OUTPUTS, run.chosen
-    clinical = [np.tile(case.clinical, (len(case.images), 1))] if "label" in outputs else []
-
-    def output(name: str) -> Predictor:
-        def predict_output(variables: dict, images: np.ndarray) -> np.ndarray:
-            result = predict(variables, images, *clinical)
-            return result[name] if len(outputs) > 1 else result
-
-        return predict_output
-
     if outputs == ("label",):
         return {"logit": classification.case_logits(predict, run.variables, case, chosen.flip_tta)}
-    result = {"probability": case_probability(output("mask"), run.variables, case, chosen.flip_tta, chosen.finer)}
-    return result | ({"logit": output("label")(run.variables, case.images)} if "label" in outputs else {})
+    masks = run.task.mask_predictor(predict)
+    result = {"probability": case_probability(masks, run.variables, case, chosen.flip_tta, chosen.finer)}
+    if "label" in outputs:
+        clinical = np.tile(case.clinical, (len(case.images), 1))
+        result["logit"] = predict(run.variables, case.images, clinical)["label"]
+    return result
 
 
 def _difference(outputs: dict, expected: dict) -> float:

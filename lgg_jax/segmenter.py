@@ -11,7 +11,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import ml_collections
 import numpy as np
 from scipy.special import expit
@@ -21,7 +20,7 @@ from lgg_jax import workdir as workdir_lib
 from lgg_jax.data.cases import prepare_case
 from lgg_jax.data.volume import Volume, foreground
 from lgg_jax.errors import UserError
-from lgg_jax.inference.predictor import Postprocessing, Predictor, case_probability, make_predictor
+from lgg_jax.inference.predictor import Postprocessing, Predictor, case_probability
 from lgg_jax.scans.scan import warn_without_t2
 from lgg_jax.tasks.preparation import GradingRun, Segment
 from lgg_jax.training.checkpoints import restore_variables
@@ -130,16 +129,10 @@ def load_segmenter(workdirs: list[str]) -> Segmenter:
 
 def _load_segmentation(workdir: Path) -> Run:
     config = workdir_lib.read_config(workdir)
-    outputs = tasks.get(config.task).OUTPUTS
-    if "mask" not in outputs:
+    if "mask" not in tasks.get(config.task).OUTPUTS:
         raise UserError(f"{workdir} holds a run of task {config.task}", "pass the workdir of a segmentation run")
     run = restore(workdir, config)
-
-    def probability(logits: jax.Array | dict) -> jax.Array:
-        return jax.nn.sigmoid(logits["mask"] if len(outputs) > 1 else logits)
-
-    predict = make_predictor(models.create_model(config.model), config.eval.batch_size, probability)
-    return Run(config.data, run.variables, predict, run.chosen)
+    return Run(config.data, run.variables, run.task.mask_predictor(run.predictor()), run.chosen)
 
 
 def predicted_masks(config: ml_collections.ConfigDict) -> Segment | None:

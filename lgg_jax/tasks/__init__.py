@@ -66,6 +66,9 @@ class Task(Protocol):
     def predictor(self, model: nn.Module, batch_size: int) -> Predictor:
         """Return a function (variables, *inputs) → outputs of the network as NumPy arrays."""
 
+    def mask_predictor(self, predict: Predictor) -> Predictor | None:
+        """Return (variables, images) → tumour probabilities, from the task's predictor; None without a mask."""
+
     def cached(
         self, config: ml_collections.ConfigDict, variables: dict, slices: Slices, cases: list[Case], model: nn.Module
     ) -> tuple[Slices, list[Case]]:

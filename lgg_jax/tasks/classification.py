@@ -75,6 +75,10 @@ def predictor(model: nn.Module, batch_size: int) -> Predictor:
     return make_predictor(model, batch_size, output=lambda logits: logits)
 
 
+def mask_predictor(_predict: Predictor) -> None:
+    """Return None: a classification predicts no mask."""
+
+
 def cached(config, variables: dict, slices: Slices, cases: list[Case], model: nn.Module) -> tuple[Slices, list[Case]]:
     """Replace the images by their features if the backbone is frozen: only the head is trained.
 

@@ -78,17 +78,17 @@ def loss(config: ml_collections.ConfigDict, logits: dict, batch: dict, all_sum: 
 
 def validate(predict: Predictor, variables: dict, cases: list[Case]) -> tuple[float, dict]:
     """The mean volume Dice of `segmentation.validate`."""
-    return segmentation.validate(_masks(predict), variables, cases)
+    return segmentation.validate(mask_predictor(predict), variables, cases)
 
 
 def pictures(predict: Predictor, variables: dict, cases: list[Case]) -> dict[str, np.ndarray]:
     """The images of `segmentation.pictures`."""
-    return segmentation.pictures(_masks(predict), variables, cases)
+    return segmentation.pictures(mask_predictor(predict), variables, cases)
 
 
 def choose(predict: Predictor, variables: dict, cases: list[Case], config: ml_collections.ConfigDict):
     """The choice of `segmentation.choose`. The threshold of the grade is always 0.5."""
-    return segmentation.choose(_masks(predict), variables, cases, config)
+    return segmentation.choose(mask_predictor(predict), variables, cases, config)
 
 
 def evaluate(
@@ -103,7 +103,7 @@ def evaluate(
     """
     volumes, grades = segmentation.VolumeScores(), PatientScores()
     for case in tqdm.tqdm(cases, unit="volume", disable=None):
-        mask = case_mask(_masks(predict), variables, case, chosen)
+        mask = case_mask(mask_predictor(predict), variables, case, chosen)
         volumes.add(case.scan, mask)
         if case.scan.clinical.get("grade") is not None:
             predicted = _with_predicted(case, mask)
@@ -168,7 +168,7 @@ def about(config: ml_collections.ConfigDict) -> dict:
     return classification.about(config) | {"masks": "predicted"}
 
 
-def _masks(predict: Predictor) -> Predictor:
+def mask_predictor(predict: Predictor) -> Predictor:
     """The predictor that `segmentation` needs: (variables, images) → probabilities."""
     return lambda variables, images: _both_outputs(predict, variables, images)["mask"]
 

@@ -61,6 +61,11 @@ def predictor(model: nn.Module, batch_size: int) -> Predictor:
     return make_predictor(model, batch_size)
 
 
+def mask_predictor(predict: Predictor) -> Predictor:
+    """Return the predictor itself: it returns probabilities alone."""
+    return predict
+
+
 def cached(_config, _variables: dict, slices: Slices, cases: list[Case], _model) -> tuple[Slices, list[Case]]:
     """The arguments unchanged: no part of a U-Net is computed in advance."""
     return slices, cases
