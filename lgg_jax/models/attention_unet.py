@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from lgg_jax.models.unet import UNet
 
-# sigmoid(3) = 0.95: the gates initially pass nearly all features, as in the paper.
+# The gates initially pass nearly all features, as in the paper. The value is our choice: sigmoid(3) = 0.95.
 _INITIAL_BIAS = 3.0
 
 
